@@ -1,0 +1,52 @@
+# Partbook: `make demo` does the main job, `make test` runs every test; both set up all they need.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+export FLWR_TELEMETRY_ENABLED = 0
+export FLWR_DISABLE_UPDATE_CHECK = 1
+export FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION = 1
+
+.PHONY: demo test lint format wheel base seeds bench bench-ingest bench-generation clean
+
+demo: $(READY)  ## four labels, one generator: everything, on real audio
+	$(BIN)/partbook demo
+
+test: $(READY)  ## every test
+	$(BIN)/python -m pytest
+
+lint: $(READY)  ## ruff and mypy, strict
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+wheel: $(READY)  ## dist/*.whl
+	$(BIN)/python -m hatchling build -t wheel
+
+base: $(READY)  ## make the shipped base model again, from public scores alone
+	$(BIN)/partbook base train --out common/partbook/model/base
+
+seeds: $(READY)  ## the demo on three seeds, and the table of docs/figures.md
+	$(BIN)/python -m benchmarks.seeds
+
+bench: bench-ingest bench-generation
+
+bench-ingest bench-generation: bench-%: $(READY)
+	$(BIN)/python -m benchmarks.$*
+
+# The constraints pin every package, so pip has nothing to resolve; grpcio-tools and hatchling are among them, so the
+# editable install needs no build environment of its own.
+$(READY): pyproject.toml constraints.txt build_protos.py $(wildcard server/partbook/generator/v1/*.proto)
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --no-deps --requirement constraints.txt
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	$(BIN)/python -m pip check
+	@touch $@
+
+format: $(READY)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis

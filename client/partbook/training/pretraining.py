@@ -1,0 +1,83 @@
+"""Pretraining the base model on public music: plain next-token training, nothing private involved."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from partbook.model.likelihood import to_tensors, token_losses
+from partbook.model.transformer import PartbookModel
+from partbook.music.windows import Windows
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """AdamW with a linear warm-up and a cosine decay to a tenth.
+
+    Attributes:
+        steps: optimiser steps.
+        peak: highest learning rate.
+        warmup: steps until the peak.
+        weight_decay: on matrices only.
+        clip: L2 norm at which the batch gradient is clipped.
+    """
+
+    steps: int
+    peak: float = 2e-3
+    warmup: int = 60
+    weight_decay: float = 0.05
+    clip: float = 1.0
+
+    def rate(self, step: int) -> float:
+        """Learning rate at a step counted from 0."""
+        if step < self.warmup:
+            return self.peak * (step + 1) / self.warmup
+        done = (step - self.warmup) / max(1, self.steps - self.warmup)
+        return self.peak * (0.1 + 0.45 * (1 + math.cos(math.pi * done)))
+
+
+def pretrain(
+    model: PartbookModel,
+    batches: Iterable[Windows],
+    schedule: Schedule,
+    pad: int,
+    on_step: Callable[[int, float], None],
+) -> None:
+    """Train every parameter, in place.
+
+    Args:
+        model: on its device, with the dropout wanted.
+        batches: at least `schedule.steps` of them.
+        schedule: see there.
+        pad: id of padding, which carries no loss.
+        on_step: told the step, from 1, and its loss in nats per token.
+    """
+    device = model.embedding.weight.device
+    matrices = [p for p in model.parameters() if p.ndim > 1]
+    others = [p for p in model.parameters() if p.ndim <= 1]
+    optimiser = torch.optim.AdamW(
+        [
+            {"params": matrices, "weight_decay": schedule.weight_decay},
+            {"params": others, "weight_decay": 0.0},
+        ],
+        lr=schedule.peak,
+        betas=(0.9, 0.95),
+    )
+    model.train()
+    for step, windows in enumerate(batches):
+        if step >= schedule.steps:
+            break
+        for group in optimiser.param_groups:
+            group["lr"] = schedule.rate(step)
+        ids, mel, has_memory = to_tensors(windows, device)
+        loss = token_losses(model, ids, mel, has_memory, pad).sum() / (ids[:, 1:] != pad).sum()
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(model.parameters(), schedule.clip)
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+        on_step(step + 1, float(loss.detach()))
+    model.eval()

@@ -1,0 +1,82 @@
+"""`partbook`: one command, a sub-command for each person.
+
+Each sub-command's module is imported only when it is the one that was asked for, so a node never loads the
+server's packages, the server never loads a node's, and `partbook --help` loads neither.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Final
+
+import click
+import typer
+
+COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
+    # name: (module:attribute of a typer.Typer, extra that provides it, one line of help)
+    "demo": (
+        "partbook.simulation.cli:demo",
+        "simulation",
+        "Four labels, one generator: the whole way, on this machine.",
+    ),
+    "node": ("partbook.node.cli:app", "node", "A label's side: ingest recordings, look after the vault."),
+    "release": (
+        "partbook.generator.cli:release",
+        "coordinator",
+        "Pack and sign a trained generator, or verify one.",
+    ),
+    "serve": ("partbook.generator.cli:serve", "coordinator", "Offer a release over gRPC."),
+    "generate": (
+        "partbook.generator.cli:generate",
+        "coordinator",
+        "Write MIDI and WAV from a release or a server.",
+    ),
+    "base": ("partbook.simulation.cli:base", "simulation", "Reproduce the public base model and tokeniser."),
+}
+
+
+class _LazyGroup(click.Group):
+    """A group that knows its commands' names and help, and imports a command only to run it."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        target, extra, _ = COMMANDS[cmd_name]
+        module, attribute = target.split(":")
+        try:
+            application = getattr(importlib.import_module(module), attribute)
+        except ModuleNotFoundError as error:
+            if (error.name or "").startswith("partbook"):
+                raise
+            raise click.ClickException(
+                f"`partbook {cmd_name}` needs the package {error.name!r}; install it with: pip install 'partbook[{extra}]'"
+            ) from error
+        return typer.main.get_command(application)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, _, text) in COMMANDS.items()])
+
+
+@click.command(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="partbook")
+def _partbook() -> None:
+    """Train one music generator on the recordings of many labels, without any of them leaving home."""
+
+
+def main() -> None:
+    """Run the command line; foreseen errors end in one red line and exit code 2, Ctrl-C in 130."""
+    from partbook.errors import PartbookError
+
+    try:
+        _partbook()
+    except PartbookError as error:
+        click.secho(f"{type(error).__name__}: {error}", fg="red", err=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        click.echo("Interrupted.", err=True)
+        sys.exit(130)

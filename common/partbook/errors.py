@@ -1,0 +1,157 @@
+"""Every error that Partbook raises, in one tree.
+
+    PartbookError
+    ├── InputError               something a person handed over cannot be used
+    │   ├── AudioError           a recording cannot be ingested
+    │   │   ├── UnreadableAudio      not audio, empty, or of an unknown format
+    │   │   ├── TruncatedAudio       ends before its header says
+    │   │   ├── SilentAudio          nothing to hear
+    │   │   ├── AudioTooShort        under the minimum length
+    │   │   ├── AudioTooLong         over the maximum length
+    │   │   ├── NoNotesFound         audible, but nothing was transcribed
+    │   │   └── AnalysisCrashed      reading it ended the process that read it
+    │   ├── ScoreError           a MIDI file or token sequence cannot be used
+    │   ├── UnusableKey          an identity key cannot be read, opened or written
+    │   └── ConfigError          a configuration key is wrong or missing
+    ├── IntegrityError           bytes are not what their manifest says
+    │   ├── AlteredFile              a hash does not match
+    │   ├── BadSignature             a signature does not verify
+    │   └── CorruptMessage           a message does not parse or fails its checks
+    ├── VaultError               the label's store
+    │   ├── WrongVaultKey            the key does not open this vault
+    │   ├── InsecureKeyFile          others may read the key
+    │   └── VaultBusy                another process is writing to it
+    ├── RoundError               a round cannot go on
+    │   ├── CohortTooSmall           fewer members answered than the plan needs
+    │   └── NodeFailed               one member answered with an error
+    ├── PolicyRefusal            a node declines, to protect its label; never retried silently
+    │   ├── ClearSumsRefused         the plan has no masks
+    │   ├── StalePlan                the plan's round is over
+    │   ├── NotInCohort              the plan is for others
+    │   └── UnknownModel             the model is not the one the last round led to
+    └── GenerationError          the generator cannot do what was asked
+
+A message says what was wrong, where, and what the person can do about it.
+"""
+
+from __future__ import annotations
+
+
+class PartbookError(Exception):
+    """Root of the tree; catching it catches every refusal and failure Partbook foresees."""
+
+
+class InputError(PartbookError):
+    """Something a person handed over cannot be used."""
+
+
+class AudioError(InputError):
+    """A recording cannot be ingested."""
+
+
+class UnreadableAudio(AudioError):
+    """Not audio, empty, or in a format no decoder here knows."""
+
+
+class TruncatedAudio(AudioError):
+    """The audio ends before its header says it should."""
+
+
+class SilentAudio(AudioError):
+    """There is nothing to hear in the file."""
+
+
+class AudioTooShort(AudioError):
+    """The recording is shorter than the minimum."""
+
+
+class AudioTooLong(AudioError):
+    """The recording is longer than the maximum."""
+
+
+class NoNotesFound(AudioError):
+    """The recording is audible, but no notes were found in it."""
+
+
+class AnalysisCrashed(AudioError):
+    """The process that analysed the recording was ended by it, or ran out of memory."""
+
+
+class ScoreError(InputError):
+    """A MIDI file or a token sequence cannot be used."""
+
+
+class UnusableKey(InputError):
+    """An identity key cannot be read, opened or written."""
+
+
+class ConfigError(InputError):
+    """A configuration key is wrong or missing; the message names it."""
+
+
+class IntegrityError(PartbookError):
+    """Bytes are not what their manifest or signature says they are."""
+
+
+class AlteredFile(IntegrityError):
+    """A file's SHA-256 differs from its manifest's."""
+
+
+class BadSignature(IntegrityError):
+    """A signature does not verify under the expected key."""
+
+
+class CorruptMessage(IntegrityError):
+    """A protocol message does not parse, or fails one of its checks."""
+
+
+class VaultError(PartbookError):
+    """The label's encrypted store cannot be used as asked."""
+
+
+class WrongVaultKey(VaultError):
+    """The key does not open this vault, or a shard was altered."""
+
+
+class InsecureKeyFile(VaultError):
+    """The key file may be read by others."""
+
+
+class VaultBusy(VaultError):
+    """Another process is writing to the vault."""
+
+
+class RoundError(PartbookError):
+    """A round cannot go on."""
+
+
+class CohortTooSmall(RoundError):
+    """Fewer members answered than the plan needs."""
+
+
+class NodeFailed(RoundError):
+    """A member of the cohort answered with an error."""
+
+
+class PolicyRefusal(PartbookError):
+    """A node declines in order to protect its label. Never retried silently."""
+
+
+class ClearSumsRefused(PolicyRefusal):
+    """The plan asks for an update without masks, which only a simulation may."""
+
+
+class StalePlan(PolicyRefusal):
+    """The plan is for a round that is over, or that this node never trained for."""
+
+
+class NotInCohort(PolicyRefusal):
+    """The plan is for other members than this one."""
+
+
+class UnknownModel(PolicyRefusal):
+    """The model offered is not the one the last round led to."""
+
+
+class GenerationError(PartbookError):
+    """The generator cannot do what was asked."""

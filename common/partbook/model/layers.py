@@ -1,0 +1,178 @@
+"""The model's blocks, written by hand from Linear, LayerNorm, Conv1d, LSTM and SDPA.
+
+Hand-written because per-recording gradients (Opacus, torch.func) and adapters need plain layers, and because the
+key–value cache is part of attention from the start. Shapes: b batch, t positions, s memory steps, d width, h heads.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from partbook.music.mel import BANDS, MEMORY_FRAMES
+
+MEMORY_STRIDE: Final = 16  # mel frames per memory step: 186 ms
+MEMORY_STEPS: Final = MEMORY_FRAMES // MEMORY_STRIDE  # 43
+assert MEMORY_STEPS * MEMORY_STRIDE == MEMORY_FRAMES
+
+
+@dataclass(slots=True)
+class LayerCache:
+    """Keys and values of one decoder layer: the past's (grown in place) and the memory's (computed once)."""
+
+    key: Tensor | None = None  # (b, h, context, d/h)
+    value: Tensor | None = None
+    memory_key: Tensor | None = None  # (b, h, s, d/h)
+    memory_value: Tensor | None = None
+
+
+@dataclass(slots=True)
+class Cache:
+    """Everything generation keeps between two steps."""
+
+    layers: list[LayerCache] = field(default_factory=list)
+    length: int = 0
+
+
+def rotary_angles(context: int, head_dim: int) -> tuple[Tensor, Tensor]:
+    """Cosines and sines of RoPE (Su et al. 2021, arXiv 2104.09864 v5, §3.2.2): each (context, head_dim / 2)."""
+    frequency = 10_000.0 ** (-torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim)
+    angle = torch.outer(torch.arange(context, dtype=torch.float32), frequency)
+    return angle.cos(), angle.sin()
+
+
+def rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
+    """Turn (b, h, t, d/h) by its positions' angles, (t, d/2h) each."""
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat([first * cosine - second * sine, first * sine + second * cosine], dim=-1)
+
+
+class SelfAttention(nn.Module):
+    """Causal attention with rotary positions and an optional cache."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query = nn.Linear(width, width)
+        self.key = nn.Linear(width, width)
+        self.value = nn.Linear(width, width)
+        self.out = nn.Linear(width, width)
+
+    def forward(self, x: Tensor, cosine: Tensor, sine: Tensor, cache: LayerCache | None, past: int) -> Tensor:
+        """(b, t, d) → (b, t, d); `cosine` and `sine` are those of positions past … past + t."""
+        query, key, value = (
+            _split(f(x), self.heads) for f in (self.query, self.key, self.value)
+        )  # (b, h, t, d/h)
+        query, key = rotate(query, cosine, sine), rotate(key, cosine, sine)
+        if cache is None:
+            mixed = F.scaled_dot_product_attention(query, key, value, is_causal=True)
+        else:
+            now = past + x.shape[1]
+            assert cache.key is not None, "a cache is opened by PartbookModel.open_cache before use"
+            assert cache.value is not None
+            cache.key[:, :, past:now], cache.value[:, :, past:now] = key, value
+            mask = torch.ones(x.shape[1], now, dtype=torch.bool, device=x.device).tril(past)
+            mixed = F.scaled_dot_product_attention(
+                query, cache.key[:, :, :now], cache.value[:, :, :now], attn_mask=mask
+            )
+        merged: Tensor = self.out(_merge(mixed))
+        return merged
+
+
+class CrossAttention(nn.Module):
+    """Attention from the notes being written to the sound that came before."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query = nn.Linear(width, width)
+        self.key = nn.Linear(width, width)
+        self.value = nn.Linear(width, width)
+        self.out = nn.Linear(width, width)
+
+    def keys_values(self, memory: Tensor) -> tuple[Tensor, Tensor]:
+        """(b, s, d) → two (b, h, s, d/h)."""
+        return _split(self.key(memory), self.heads), _split(self.value(memory), self.heads)
+
+    def forward(self, x: Tensor, keys: Tensor, values: Tensor, audible: Tensor) -> Tensor:
+        """(b, t, d) → (b, t, d); `audible` (b, 1, 1, s) is False where there is nothing to attend to."""
+        query = _split(self.query(x), self.heads)
+        merged: Tensor = self.out(
+            _merge(F.scaled_dot_product_attention(query, keys, values, attn_mask=audible))
+        )
+        return merged
+
+
+class Block(nn.Module):
+    """Pre-norm decoder block: self-attention, cross-attention, feed-forward."""
+
+    def __init__(self, width: int, heads: int, hidden: int, dropout: float) -> None:
+        super().__init__()
+        self.norm_self = nn.LayerNorm(width)
+        self.self_attention = SelfAttention(width, heads)
+        self.norm_cross = nn.LayerNorm(width)
+        self.cross_attention = CrossAttention(width, heads)
+        self.norm_feed = nn.LayerNorm(width)
+        self.up = nn.Linear(width, hidden)
+        self.down = nn.Linear(hidden, width)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(
+        self,
+        x: Tensor,
+        angles: tuple[Tensor, Tensor],
+        memory: tuple[Tensor, Tensor],
+        audible: Tensor,
+        cache: LayerCache | None,
+        past: int,
+    ) -> Tensor:
+        """(b, t, d) → (b, t, d); `memory` is this block's keys and values of the sound."""
+        x = x + self.dropout(self.self_attention(self.norm_self(x), *angles, cache, past))
+        x = x + self.dropout(self.cross_attention(self.norm_cross(x), *memory, audible))
+        return x + self.dropout(self.down(F.gelu(self.up(self.norm_feed(x)))))
+
+
+class MelEncoder(nn.Module):
+    """Eight seconds of mel → memory: CNN 128 → 64 channels at stride 16, then a two-way LSTM.
+
+    A learnt step of silence stands in front, so that attention has somewhere to look when there is no sound.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first = nn.Conv1d(BANDS, BANDS, kernel_size=6, stride=4, padding=1)
+        self.second = nn.Conv1d(BANDS, 64, kernel_size=6, stride=4, padding=1)
+        self.lstm = nn.LSTM(64, width // 2, batch_first=True, bidirectional=True)
+        self.norm = nn.LayerNorm(width)
+        self.silence = nn.Parameter(torch.zeros(width))
+
+    def forward(self, mel: Tensor, has_memory: Tensor) -> tuple[Tensor, Tensor]:
+        """Encode the past.
+
+        Args:
+            mel: (b, 688, 128) in [-1, 1].
+            has_memory: (b,) bool.
+
+        Returns:
+            memory (b, 1 + 43, d), and where it may be attended to, (b, 1, 1, 1 + 43) bool.
+        """
+        x = F.gelu(self.first(mel.transpose(1, 2)))  # (b, 128, 172)
+        x = F.gelu(self.second(x)).transpose(1, 2)  # (b, 43, 64)
+        steps, _ = self.lstm(x)  # (b, 43, d)
+        silence = self.silence.expand(len(mel), 1, -1)
+        memory = torch.cat([silence, self.norm(steps)], dim=1)
+        heard = has_memory[:, None].expand(-1, MEMORY_STEPS)
+        audible = torch.cat([torch.ones_like(has_memory)[:, None], heard], dim=1)
+        return memory, audible[:, None, None, :]
+
+
+def _split(x: Tensor, heads: int) -> Tensor:
+    return x.unflatten(-1, (heads, -1)).transpose(1, 2)  # (b, h, t, d/h)
+
+
+def _merge(x: Tensor) -> Tensor:
+    return x.transpose(1, 2).flatten(-2)  # (b, t, d)

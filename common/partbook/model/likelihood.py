@@ -1,0 +1,74 @@
+"""Negative log-likelihood of recordings under the model, in nats per token."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from partbook.model.transformer import PartbookModel
+from partbook.music.recording import Recording
+from partbook.music.tokens import Tokenizer
+from partbook.music.windows import Windows, gather, spans
+
+
+@dataclass(frozen=True, slots=True)
+class Likelihood:
+    """A sum of negative log-probabilities over tokens.
+
+    Attributes:
+        nats: the sum.
+        tokens: how many tokens it is over, EOS included.
+    """
+
+    nats: float
+    tokens: int
+
+    @property
+    def per_token(self) -> float:
+        """Nats per token."""
+        return self.nats / max(self.tokens, 1)
+
+
+def to_tensors(windows: Windows, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """ids (b, t + 1), mel (b, 688, 128) and has_memory (b,) on a device."""
+    return (
+        torch.from_numpy(windows.ids).to(device),
+        torch.from_numpy(windows.memory).to(device),
+        torch.from_numpy(windows.has_memory).to(device),
+    )
+
+
+def token_losses(model: PartbookModel, ids: Tensor, mel: Tensor, has_memory: Tensor, pad: int) -> Tensor:
+    """Negative log-probability of each token given those before it: (b, t), 0 at padding."""
+    logits = model(ids[:, :-1], mel, has_memory)
+    losses = F.cross_entropy(logits.transpose(1, 2), ids[:, 1:], reduction="none", ignore_index=pad)
+    return losses
+
+
+def evaluate(
+    model: PartbookModel, tokenizer: Tokenizer, recordings: Sequence[Recording], *, batch: int = 16
+) -> Likelihood:
+    """The likelihood of whole recordings: every token once, in windows that begin on bars.
+
+    Deterministic; leaves the model in evaluation mode.
+    """
+    length = model.config.context
+    items = [(r, span) for r in recordings for span in spans(r, length)]
+    # Windows of like length share a batch, so that little is padding.
+    items.sort(key=lambda item: item[1].stop - item[1].start)
+    device = model.embedding.weight.device
+    model.eval()
+    nats, tokens = 0.0, 0
+    with torch.inference_mode():
+        for start in range(0, len(items), batch):
+            chunk = items[start : start + batch]
+            longest = max(span.stop - span.start for _, span in chunk) + 1
+            windows = gather(chunk, longest, bos=tokenizer.bos, eos=tokenizer.eos, pad=tokenizer.pad)
+            ids, mel, has_memory = to_tensors(windows, device)
+            nats += float(token_losses(model, ids, mel, has_memory, tokenizer.pad).double().sum())
+            tokens += int((ids[:, 1:] != tokenizer.pad).sum())
+    return Likelihood(nats, tokens)

@@ -1,0 +1,101 @@
+"""The encoder–decoder: a token transformer that listens, through cross-attention, to the sound of the past."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from partbook.model.config import ModelConfig
+from partbook.model.layers import Block, Cache, LayerCache, MelEncoder, rotary_angles
+
+
+class PartbookModel(nn.Module):
+    """Next-token logits given tokens so far and, where there is one, the mel of the eight seconds before them.
+
+    Input and output embeddings are one matrix (Press & Wolf 2017, arXiv 1608.05859).
+    """
+
+    cosine: Tensor
+    sine: Tensor
+
+    def __init__(self, config: ModelConfig, *, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.config = config
+        self.embedding = nn.Embedding(config.vocabulary, config.width)
+        self.encoder = MelEncoder(config.width)
+        self.blocks = nn.ModuleList(
+            Block(config.width, config.heads, config.hidden, dropout) for _ in range(config.layers)
+        )
+        self.norm = nn.LayerNorm(config.width)
+        self.dropout = nn.Dropout(dropout)
+        cosine, sine = rotary_angles(config.context, config.width // config.heads)
+        self.register_buffer("cosine", cosine, persistent=False)
+        self.register_buffer("sine", sine, persistent=False)
+        self._initialise()
+
+    def _initialise(self) -> None:
+        # GPT-2's: 0.02 everywhere, residual outputs shrunk by the number of residual additions.
+        for name, module in self.named_modules():
+            if isinstance(module, nn.Linear):
+                deep = name.endswith(("out", "down"))
+                scale = 0.02 / math.sqrt(3 * self.config.layers) if deep else 0.02
+                nn.init.normal_(module.weight, std=scale)
+                nn.init.zeros_(module.bias)
+        nn.init.normal_(self.embedding.weight, std=0.02)
+
+    def encode(self, mel: Tensor, has_memory: Tensor) -> tuple[Tensor, Tensor]:
+        """Memory (b, 44, d) and where it is audible (b, 1, 1, 44) of mel (b, 688, 128)."""
+        encoded: tuple[Tensor, Tensor] = self.encoder(mel, has_memory)
+        return encoded
+
+    def forward(self, ids: Tensor, mel: Tensor, has_memory: Tensor) -> Tensor:
+        """Logits (b, t, vocabulary) for ids (b, t), t ≤ context."""
+        memory, audible = self.encode(mel, has_memory)
+        x = self._embed(ids)
+        angles = self.cosine[: ids.shape[1]], self.sine[: ids.shape[1]]
+        for block in self.blocks:
+            x = block(x, angles, block.cross_attention.keys_values(memory), audible, None, 0)
+        return self._logits(x)
+
+    def open_cache(self, memory: Tensor) -> Cache:
+        """An empty cache for `memory` (b, 44, d); holds context × layers × 2 × width floats per sequence."""
+        config, batch = self.config, len(memory)
+        shape = (batch, config.heads, config.context, config.width // config.heads)
+        layers = []
+        for block in self.blocks:
+            key, value = memory.new_zeros(shape), memory.new_zeros(shape)
+            layers.append(LayerCache(key, value, *block.cross_attention.keys_values(memory)))
+        return Cache(layers)
+
+    def step(self, ids: Tensor, cache: Cache, audible: Tensor) -> Tensor:
+        """Logits (b, t, vocabulary) for the next ids (b, t), which are added to the cache."""
+        past, now = cache.length, cache.length + ids.shape[1]
+        assert now <= self.config.context, "the cache is full; generation must slide before it steps"
+        x = self._embed(ids)
+        angles = self.cosine[past:now], self.sine[past:now]
+        for block, layer in zip(self.blocks, cache.layers, strict=True):
+            assert layer.memory_key is not None
+            assert layer.memory_value is not None
+            x = block(x, angles, (layer.memory_key, layer.memory_value), audible, layer, past)
+        cache.length = now
+        return self._logits(x)
+
+    def _embed(self, ids: Tensor) -> Tensor:
+        x: Tensor = self.dropout(self.embedding(ids) * math.sqrt(self.config.width))
+        return x
+
+    def _logits(self, x: Tensor) -> Tensor:
+        return F.linear(self.norm(x), self.embedding.weight)
+
+
+def parameter_count(model: nn.Module) -> int:
+    """Parameters, tied ones once."""
+    return sum(p.numel() for p in {id(p): p for p in model.parameters()}.values())
+
+
+def pick_device() -> torch.device:
+    """The accelerator where there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

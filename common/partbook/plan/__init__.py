@@ -1,0 +1,7 @@
+"""What a round is: the plan every party hashes, the federation's configuration, and the messages on the wire.
+
+`rounds`       RoundPlan and the locks it asks for
+`federation`   the coordinator's configuration file
+`wire`         the only messages there are, and their exact contents
+`transport`    the seam between the round loop and whatever carries messages
+"""

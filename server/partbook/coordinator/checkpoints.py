@@ -1,0 +1,139 @@
+"""The coordinator's state on disk: written whole or not at all, and enough to go on from after a crash.
+
+state/
+  adapter.safetensors     the newest global adapter
+  round-0007.safetensors  adapter and velocity after round 7
+  state.json              which round is newest, the adapter's hash, and the curves so far
+  manifest.json           SHA-256 of adapter.safetensors, for whoever takes it away
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save
+
+from partbook.errors import AlteredFile, ConfigError
+from partbook.model.adapter import save_adapter, state_hash, unflatten
+
+
+@dataclass(frozen=True, slots=True)
+class RoundRecord:
+    """What the coordinator knows about a finished round.
+
+    Attributes:
+        round: counted from 1; 0 is the state before any.
+        adapter_hash: of the adapter after it.
+        members: whose updates are in it.
+        seconds: how long it took.
+        update_norm: L2 norm of the average update.
+        validation: nats per token on public held-out recordings, by label.
+    """
+
+    round: int
+    adapter_hash: str
+    members: tuple[str, ...] = ()
+    seconds: float = 0.0
+    update_norm: float = 0.0
+    validation: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class FederationState:
+    """Everything the loop carries from one round to the next.
+
+    Attributes:
+        adapter: float32 (d,).
+        velocity: float32 (d,), the server optimiser's.
+        history: records of rounds 0 … now.
+    """
+
+    adapter: NDArray[np.float32]
+    velocity: NDArray[np.float32]
+    history: tuple[RoundRecord, ...]
+
+    @property
+    def round(self) -> int:
+        """The newest finished round."""
+        return self.history[-1].round
+
+
+class Checkpoints:
+    """A folder of states of one federation."""
+
+    def __init__(self, folder: Path, federation: str, base_hash: str) -> None:
+        self._folder, self._federation, self._base_hash = folder, federation, base_hash
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def save(self, state: FederationState, like: dict[str, Any]) -> None:
+        """Write a state; `like` is an adapter state that gives names and shapes."""
+        arrays = {"adapter": state.adapter, "velocity": state.velocity}
+        _replace(self._path(state.round), save({k: np.ascontiguousarray(v) for k, v in arrays.items()}))
+        named = unflatten(state.adapter, like)
+        final = self._folder / "adapter.safetensors"
+        about = {"federation": self._federation, "round": str(state.round), "base": self._base_hash}
+        save_adapter(final, named, {**about, "adapter": state_hash(named)})
+        digest = hashlib.sha256(final.read_bytes()).hexdigest()
+        _replace(
+            self._folder / "manifest.json",
+            _json(
+                {
+                    "files": {"adapter.safetensors": {"sha256": digest, "bytes": final.stat().st_size}},
+                    "about": about,
+                }
+            ),
+        )
+        # state.json is last: until it names the round, the round before is the newest.
+        history = [asdict(record) for record in state.history]
+        head = {"federation": self._federation, "base": self._base_hash, "history": history}
+        _replace(self._folder / "state.json", _json(head))
+
+    def load(self) -> FederationState | None:
+        """The newest state, or None where there is none yet.
+
+        Raises:
+            ConfigError: the folder belongs to another federation or base model.
+            AlteredFile: a file is broken or missing.
+        """
+        head_path = self._folder / "state.json"
+        if not head_path.exists():
+            return None
+        try:
+            head = json.loads(head_path.read_text())
+            history = tuple(RoundRecord(**{**r, "members": tuple(r["members"])}) for r in head["history"])
+            owner = (head["federation"], head["base"])
+            arrays = load_file(self._path(history[-1].round))
+            state = FederationState(arrays["adapter"], arrays["velocity"], history)
+        except (OSError, ValueError, KeyError, TypeError, IndexError, SafetensorError) as error:
+            raise AlteredFile(
+                f"{self._folder} holds a broken checkpoint ({error}); restore it or begin anew."
+            ) from error
+        if owner != (self._federation, self._base_hash):
+            raise ConfigError(
+                f"{self._folder} belongs to federation {owner[0]!r} on another base; choose another folder."
+            )
+        return state
+
+    def _path(self, round_number: int) -> Path:
+        return self._folder / f"round-{round_number:04d}.safetensors"
+
+
+def _json(value: Any) -> bytes:
+    return (json.dumps(value, indent=1, sort_keys=True) + "\n").encode()
+
+
+def _replace(path: Path, data: bytes) -> None:
+    temporary = path.with_suffix(path.suffix + ".part")
+    with temporary.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)

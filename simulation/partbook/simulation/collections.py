@@ -1,0 +1,278 @@
+"""Four collections of public-domain scores from music21's corpus, and who may use which work for what.
+
+The split is by work and fixed for good, because the shipped base model depends on it: works are grouped by title
+(so that two settings of one tune stay together, within and across the dance collections), ordered by a hash, and
+dealt out: `heldout` (the public validation set), `label` (from which a label's recordings are drawn), and the
+rest, `base` (which trained the tokeniser and the base model). No work is in two pools.
+
+Rights, checked per file: Bach's chorales, O'Neill (1850 in the corpus' name; 1903 in print), Ryan (1883) and
+Monteverdi are in the public domain; files whose encoding carries a `<rights>` statement are left out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import os
+import re
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+from symusic import Note, Score, Tempo, TimeSignature, Track
+
+from partbook.errors import ScoreError
+from partbook.music.tokens import TICKS_PER_QUARTER
+
+Pool = Literal["heldout", "label", "base"]
+SPLIT: Final = "partbook/v1/split"
+METRES: Final = (
+    {(n, 2) for n in (2, 3, 4)} | {(n, 4) for n in (1, 2, 3, 4, 5, 6)} | {(n, 8) for n in (3, 6, 9, 12)}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Collection:
+    """A body of scores, and the label that plays it.
+
+    Attributes:
+        name: the folder in music21's corpus.
+        label: the label's name in the demo.
+        about: one line for a report.
+        instrument: what its recordings are played on, in words.
+        program: the same as a General MIDI program; all have an attack that transcription can find.
+        heldout: works kept for public validation.
+        pool: works from which the label's recordings are drawn.
+        tempo: quarter notes a minute where a score gives none.
+    """
+
+    name: str
+    label: str
+    about: str
+    instrument: str
+    program: int
+    heldout: int
+    pool: int
+    tempo: float
+
+
+COLLECTIONS: Final = (
+    Collection("bach", "Thomaskirche", "Bach's four-part chorales", "piano", 0, 24, 150, 84),
+    Collection("oneills1850", "Chicago Reels", "O'Neill's Irish dance tunes", "flute", 73, 24, 500, 120),
+    Collection(
+        "ryansMammoth", "Mammoth Strings", "Ryan's fiddle tunes", "steel-string guitar", 25, 24, 400, 120
+    ),
+    Collection("monteverdi", "Cremona", "Monteverdi's madrigals", "harpsichord", 6, 6, 22, 112),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One work of a collection.
+
+    Attributes:
+        collection: the collection's name.
+        key: stable identifier within the corpus, such as `oneills1850/0001-0050.abc#12`.
+        title: as printed.
+    """
+
+    collection: str
+    key: str
+    title: str
+
+    def score(self, program: int | None = None) -> Score:
+        """The work on one track at 480 ticks a quarter.
+
+        Args:
+            program: General MIDI program to write; the collection's own where not given.
+
+        Raises:
+            ScoreError: the score cannot be read, is empty, or has a metre outside the tokeniser's.
+        """
+        collection = by_name(self.collection)
+        path, _, number = self.key.partition("#")
+        source = corpus() / path
+        score = _from_abc(_tunes(source)[int(number)]) if number else _from_musicxml(source, collection.tempo)
+        for track in score.tracks:
+            track.program = collection.program if program is None else program
+        for metre in score.time_signatures:
+            if (metre.numerator, metre.denominator) not in METRES:
+                raise ScoreError(
+                    f"{self.key} is in {metre.numerator}/{metre.denominator}, which the tokeniser lacks."
+                )
+        return score
+
+
+def corpus() -> Path:
+    """Where the installed music21 keeps its scores; music21 itself is not imported for this."""
+    from importlib.util import find_spec
+
+    spec = find_spec("music21")
+    if spec is None or spec.origin is None:
+        raise ScoreError("music21 is not installed; install it with: pip install 'partbook[simulation]'")
+    return Path(spec.origin).parent / "corpus"
+
+
+def by_name(name: str) -> Collection:
+    """The collection called `name`."""
+    for collection in COLLECTIONS:
+        if collection.name == name:
+            return collection
+    known = ", ".join(c.name for c in COLLECTIONS)
+    raise ScoreError(f"There is no collection {name!r}; the collections are {known}.")
+
+
+@functools.lru_cache
+def works(name: str) -> tuple[Work, ...]:
+    """All usable works of a collection, in the corpus' order."""
+    folder = corpus() / name
+    found: list[Work] = []
+    for path in sorted(folder.rglob("*.abc")):
+        key = str(path.relative_to(corpus()))
+        for index, tune in enumerate(_tunes(path)):
+            title = re.search(r"^T:\s*(.+?)\s*$", tune, re.MULTILINE)
+            found.append(Work(name, f"{key}#{index}", title[1] if title else f"{path.stem} {index}"))
+    for path in sorted(folder.glob("*.mxl")):
+        text = _musicxml_head(path)
+        if "<rights" in text:
+            continue
+        title = re.search(r"<(?:movement|work)-title>([^<]+)<", text)
+        printed = title[1].strip() if title else path.stem
+        found.append(Work(name, str(path.relative_to(corpus())), f"{path.stem}: {printed}"))
+    return tuple(found)
+
+
+@functools.lru_cache
+def split(name: str) -> dict[Pool, tuple[Work, ...]]:
+    """Who may use which work of a collection: disjoint pools, the same on every machine."""
+    collection = by_name(name)
+    groups: dict[str, list[Work]] = {}
+    for work in works(name):
+        groups.setdefault(_tune_name(work), []).append(work)
+    order = sorted(groups, key=lambda group: hashlib.sha256(f"{SPLIT}/{group}".encode()).digest())
+    elsewhere = _dealt_before(name)
+    pools: dict[Pool, list[Work]] = {"heldout": [], "label": [], "base": []}
+    for group in order:
+        if elsewhere.get(group) == "base":
+            pools["base"].extend(groups[group])
+        elif group in elsewhere:
+            continue  # An earlier collection reserves this tune: nobody else may train on it or play it.
+        elif len(pools["heldout"]) < collection.heldout:
+            pools["heldout"].extend(groups[group])
+        elif len(pools["label"]) < collection.pool:
+            pools["label"].extend(groups[group])
+        else:
+            pools["base"].extend(groups[group])
+    return {pool: tuple(members) for pool, members in pools.items()}
+
+
+def _dealt_before(name: str) -> dict[str, Pool]:
+    """Where each tune of the collections before this one went; where in doubt, to the more reserved pool."""
+    dealt: dict[str, Pool] = {}
+    for collection in COLLECTIONS:
+        if collection.name == name:
+            break
+        pools = split(collection.name)
+        for pool in ("base", "label", "heldout"):
+            dealt.update({_tune_name(work): pool for work in pools[pool]})
+    return dealt
+
+
+def _tune_name(work: Work) -> str:
+    title = work.title.partition(": ")[2] or work.title if work.key.endswith(".mxl") else work.title
+    if title == Path(work.key).name or not re.search(r"[A-Za-z]{3}", title):
+        return work.key
+    words = re.sub(r"[^a-z0-9 ]", "", title.lower().replace("&", "and")).split()
+    plain = [
+        w
+        for w in words
+        if w not in {"the", "a", "an", "reel", "jig", "hornpipe", "strathspey", "clog", "favorite"}
+    ]
+    return " ".join(sorted(plain)) or work.key
+
+
+@functools.lru_cache(maxsize=64)
+def _tunes(path: Path) -> tuple[str, ...]:
+    text = path.read_text(encoding="utf-8", errors="replace").replace("\r\n", "\n")
+    return tuple("X:" + part for part in re.split(r"^X:", text, flags=re.MULTILINE)[1:])
+
+
+def _from_abc(tune: str) -> Score:
+    # Chord symbols would become an accompaniment of abc2midi's own; grace notes and decorations stay.
+    tune = re.sub(r'"[^"\n]*"', "", tune)
+    try:
+        with _quiet():
+            score = Score.from_abc(tune)
+    except Exception as error:
+        raise ScoreError(f"An ABC tune cannot be read ({error}).") from error
+    tracks = [track for track in score.tracks if len(track.notes)]
+    if not tracks:
+        raise ScoreError("An ABC tune has no notes.")
+    kept = Score(score.ticks_per_quarter)
+    kept.tracks.append(tracks[0])
+    kept.tempos.extend(score.tempos)
+    kept.time_signatures.extend(score.time_signatures)
+    return kept.resample(TICKS_PER_QUARTER, min_dur=1)
+
+
+def _musicxml_head(path: Path) -> str:
+    with zipfile.ZipFile(path) as archive:
+        names = [n for n in archive.namelist() if not n.startswith("META-INF") and n != "mimetype"]
+        with archive.open(names[0]) as file:
+            return file.read(8000).decode("utf-8", errors="replace")
+
+
+def _from_musicxml(path: Path, tempo: float) -> Score:
+    from music21 import converter
+
+    try:
+        parsed = converter.parse(path, format="musicxml").stripTies()
+        events = list(parsed.flatten().notes)
+        metres = list(parsed.parts[0].flatten().getTimeSignatures())
+    except Exception as error:
+        raise ScoreError(f"{path.name} cannot be read as MusicXML ({error}).") from error
+    score, track = Score(TICKS_PER_QUARTER), Track()
+    seen: set[tuple[int, int]] = set()
+    for event in events:
+        start, length = (
+            round(float(event.offset) * TICKS_PER_QUARTER),
+            round(float(event.quarterLength) * TICKS_PER_QUARTER),
+        )
+        for pitch in event.pitches:
+            if (
+                length > 0 and (start, pitch.midi) not in seen
+            ):  # two voices in unison are one key on a keyboard
+                seen.add((start, pitch.midi))
+                track.notes.append(Note(start, length, int(pitch.midi), 88))
+    if not seen:
+        raise ScoreError(f"{path.name} has no notes.")
+    score.tracks.append(track)
+    score.tempos.append(Tempo(0, tempo))
+    last: tuple[int, int] | None = None
+    for metre in metres:
+        now = (int(metre.numerator), int(metre.denominator))
+        if now != last:
+            score.time_signatures.append(TimeSignature(round(float(metre.offset) * TICKS_PER_QUARTER), *now))
+            last = now
+    if last is None:
+        score.time_signatures.append(TimeSignature(0, 4, 4))
+    return score.sort()
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Swallow what abc2midi prints straight to the process' streams about its dialect's fine points."""
+    saved = os.dup(1), os.dup(2)
+    null = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(null, 1)
+        os.dup2(null, 2)
+        yield
+    finally:
+        os.dup2(saved[0], 1)
+        os.dup2(saved[1], 2)
+        for descriptor in (null, *saved):
+            os.close(descriptor)

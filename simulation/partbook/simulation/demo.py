@@ -1,0 +1,522 @@
+"""The main job on one machine: four labels, real audio files, rounds, a release, three pieces and a report.
+
+Stages, each skipped where its result is already there: play the labels' recordings and the public validation set;
+ingest them, each label into its own vault under its own key; run the rounds; sign a release; write three pieces
+with it; report. Everything that belongs to a label lies in that label's folder, and what its node may send is what
+`partbook.plan.wire` allows.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import platform
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import numpy as np
+
+from partbook.coordinator.checkpoints import Checkpoints, FederationState
+from partbook.coordinator.rounds import Progress
+from partbook.coordinator.validation import ValidationSet, write_validation
+from partbook.errors import InputError
+from partbook.generator.composing import Bar, Piece, PieceRequest, compose
+from partbook.generator.pieces import write_piece
+from partbook.generator.release import Release, load_generator, pack_release
+from partbook.identity.keys import IdentityKey
+from partbook.model.adapter import load_adapter
+from partbook.model.checkpoint import BASE, base_manifest, load_tokenizer
+from partbook.model.transformer import parameter_count
+from partbook.music.mel import MEMORY_SECONDS, memory_before
+from partbook.music.metrics import MusicFigures, copied_span, figures, typical
+from partbook.music.notes import Notes
+from partbook.music.recording import Recording
+from partbook.music.tokens import Tokenizer, notes_of
+from partbook.node.label import NodeConfig
+from partbook.plan.federation import FederationConfig, ServerStep
+from partbook.plan.rounds import LocalTraining
+from partbook.simulation.collections import COLLECTIONS, Collection, Work
+from partbook.simulation.federation import Traffic, simulate
+from partbook.simulation.labels import Take, choose, record, takes, write_split
+from partbook.simulation.pictures import LabelCurve, loss_curves, piano_roll
+from partbook.simulation.report import (
+    DemoReport,
+    LabelReport,
+    Locks,
+    MessageKind,
+    ModelFacts,
+    PieceReport,
+    write_report,
+)
+from partbook.vault.ingest import IngestReport, ingest
+from partbook.vault.store import Vault
+
+FEDERATION: Final = "The Four Partbooks"
+MEANINGS: Final = {
+    ("query.hello", False): "The question who the node is; empty",
+    ("query.hello", True): "The label's name",
+    ("train", False): "The round's plan, and the global adapter every label starts from",
+    ("train", True): "That training is done: the plan's hash",
+    ("query.contribute", False): "The plan's hash",
+    ("query.contribute", True): "The label's clipped update: one vector of numbers, and the plan's hash",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class DemoOptions:
+    """How large the demo is.
+
+    Attributes:
+        home: where recordings and vaults are kept between runs.
+        out: folder of this run's results; made, must not exist.
+        seed: picks each label's works and the order of training.
+        recordings: works a label plays.
+        heldout: works of each collection in the public validation set.
+        seconds: longest a recording may be.
+        piece_seconds: how much music each piece gains.
+        rounds: how many.
+        training: each node's share of a round.
+        step: the coordinator's.
+        base: the base model.
+    """
+
+    home: Path
+    out: Path
+    seed: int = 1
+    recordings: int = 20
+    heldout: int = 5
+    seconds: float = 45.0
+    piece_seconds: float = 30.0
+    rounds: int = 8
+    training: LocalTraining = LocalTraining(steps=8, batch=8, learning_rate=5e-3, clip=5.0)
+    step: ServerStep = ServerStep(learning_rate=1.0, momentum=0.5)
+    base: Path = BASE
+
+
+class Watcher(Protocol):
+    """Whoever shows a person how far things are."""
+
+    def stage(self, name: str, total: int) -> None:
+        """A stage begins; it has `total` steps."""
+        ...
+
+    def step(self, what: str) -> None:
+        """One step is done."""
+        ...
+
+    def note(self, text: str) -> None:
+        """Something worth reading."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class DemoResult:
+    """Where things are.
+
+    Attributes:
+        report: the HTML report.
+        pieces: WAV files.
+        release: the signed release.
+        nll: held-out nats per token by label: (base, after).
+    """
+
+    report: Path
+    pieces: tuple[Path, ...]
+    release: Path
+    nll: dict[str, tuple[float, float]]
+
+
+@dataclass(slots=True)
+class _Label:
+    """A label of the demo, as it fills up."""
+
+    collection: Collection
+    home: Path
+    takes: list[Take] = field(default_factory=list)
+    heldout_takes: list[Take] = field(default_factory=list)
+    ingested: IngestReport = field(default_factory=IngestReport)
+    recordings: int = 0
+    seconds: float = 0.0
+    tokens: int = 0
+
+    @property
+    def name(self) -> str:
+        return self.collection.label
+
+    @property
+    def vault(self) -> Path:
+        return self.home / "vault"
+
+    @property
+    def journal(self) -> Path:
+        return self.home / "journal.jsonl"
+
+
+class Demo:
+    """One run of the demo. `run` does everything; the methods it calls are its stages."""
+
+    def __init__(self, options: DemoOptions, watcher: Watcher) -> None:
+        """Raises InputError if the results folder exists already."""
+        if options.out.exists():
+            raise InputError(f"{options.out} exists already; choose another folder for this run's results.")
+        self._options, self._watch = options, watcher
+        self._times: list[tuple[str, float]] = []
+        self._base_hash: str = base_manifest(options.base)["files"]["model.safetensors"]
+        self._tokenizer_path = options.base / "tokenizer.json"
+        size = f"{options.recordings}x{options.seconds:g}s"
+        # A vault is written with one tokeniser, so another base model has other vaults.
+        vaults = options.home / f"base-{self._base_hash[:8]}"
+        self._public = vaults / f"public-{options.heldout}x{options.seconds:g}s"
+        home = vaults / f"seed-{options.seed}-{size}"
+        self._labels = [_Label(c, home / c.label.lower().replace(" ", "-")) for c in COLLECTIONS]
+
+    def run(self) -> DemoResult:
+        """Do it all."""
+        options = self._options
+        options.out.mkdir(parents=True)
+        self._play()
+        self._ingest()
+        validation = self._validate_set()
+        traffic, state = self._rounds()
+        release = self._release(state)
+        pieces = self._compose(release, validation)
+        return self._report(validation, traffic, state, release, pieces)
+
+    def _play(self) -> None:
+        options = self._options
+        members: dict[str, dict[str, Sequence[Work]]] = {}
+        for label in self._labels:
+            collection = label.collection
+            own = choose(collection, "label", options.recordings, options.seed)
+            held = choose(collection, "heldout", options.heldout, options.seed)
+            label.takes = takes(own, collection, options.seconds, label.home / "recordings")
+            label.heldout_takes = takes(
+                held, collection, options.seconds, self._public / collection.name / "recordings"
+            )
+            members[label.name] = {"label": own, "heldout": held}
+        write_split(options.out / "split.json", members, options.seed)
+        planned = [take for label in self._labels for take in (*label.takes, *label.heldout_takes)]
+        with self._stage("Playing scores into recordings", len(planned)):
+            made = set(
+                map(str, (t.path for t in record(planned, lambda take: self._watch.step(take.work.title))))
+            )
+        for label in self._labels:
+            label.takes = [t for t in label.takes if str(t.path) in made]
+            label.heldout_takes = [t for t in label.heldout_takes if str(t.path) in made]
+
+    def _ingest(self) -> None:
+        with self._stage(
+            "Ingesting: each node hears its own recordings", sum(len(x.takes) for x in self._labels)
+        ):
+            for label in self._labels:
+                with _vault(label.vault) as vault:
+                    label.ingested = ingest(
+                        [take.path for take in label.takes],
+                        vault,
+                        self._tokenizer_path,
+                        program=label.collection.program,
+                        on_event=lambda event: self._watch.step(event.path.stem),
+                    )
+                    for refusal in label.ingested.refused:
+                        self._watch.note(f"{label.name}: {refusal.path.name} left out: {refusal.reason}")
+                    kept = vault.summary()
+                    label.recordings, label.seconds, label.tokens = kept.recordings, kept.seconds, kept.tokens
+
+    def _validate_set(self) -> ValidationSet:
+        total = sum(len(label.heldout_takes) for label in self._labels)
+        folder = self._public / "validation"
+        with self._stage("Ingesting the public validation set", total):
+            for label in self._labels:
+                with _vault(self._public / label.collection.name / "vault") as vault:
+                    files = [take.path for take in label.heldout_takes]
+                    ingest(
+                        files, vault, self._tokenizer_path, program=label.collection.program,
+                        on_event=lambda event: self._watch.step(event.path.stem),
+                    )  # fmt: skip
+                    heard = sorted((vault.get(i) for i in vault.ids()), key=lambda recording: recording.title)
+                write_validation(folder, label.name, heard)
+        return ValidationSet.read(folder)
+
+    def _rounds(self) -> tuple[Traffic, FederationState]:
+        options = self._options
+        for label in self._labels:
+            label.journal.unlink(missing_ok=True)
+        config = FederationConfig(
+            name=FEDERATION,
+            members=tuple(label.name for label in self._labels),
+            rounds=options.rounds,
+            base=options.base,
+            state=options.out / "coordinator",
+            validation=self._public / "validation",
+            training=options.training,
+            step=options.step,
+        )
+        nodes = {
+            label.name: NodeConfig(
+                label.name,
+                label.vault,
+                label.journal,
+                base=options.base,
+                seed=options.seed,
+                allow_clear_sums=True,
+            )
+            for label in self._labels
+        }
+
+        def on_progress(progress: Progress) -> None:
+            if progress.record is not None:
+                scores = progress.record.validation
+                mean = np.mean(list(scores.values()))
+                self._watch.step(f"round {progress.round}: {mean:.3f} nats/token held out")
+
+        with self._stage("Rounds: labels train, the coordinator adds up", options.rounds + 1):
+            traffic = simulate(config, nodes, on_progress=on_progress)
+        state = Checkpoints(config.state, FEDERATION, self._base_hash).load()
+        assert state is not None, "the rounds have just written it"
+        return traffic, state
+
+    def _release(self, state: FederationState) -> Release:
+        out = self._options.out
+        with self._stage("Signing a release", 1):
+            key_path = self._options.home / "coordinator.pem"
+            if key_path.exists():
+                key = IdentityKey.load(key_path)
+            else:
+                self._options.home.mkdir(parents=True, exist_ok=True)
+                key = IdentityKey.generate()
+                key.save(key_path)
+            first, last = state.history[0].validation, state.history[-1].validation
+            about = {
+                "name": f"{FEDERATION}, seed {self._options.seed}",
+                "training": {
+                    "labels": [label.name for label in self._labels],
+                    "rounds": state.round,
+                    "heldout_nats_per_token": {k: {"base": first[k], "after": last[k]} for k in sorted(last)},
+                },
+                "locks": {"masks": False, "seal": False, "noise": False},
+                "sources": [f"{c.about}, played on {c.instrument}" for c in COLLECTIONS],
+            }
+            adapter = out / "coordinator" / "adapter.safetensors"
+            release = pack_release(self._options.base, adapter, out / "release", key, about)
+            self._watch.step(release.id[:12])
+        return release
+
+    def _compose(self, release: Release, validation: ValidationSet) -> list[PieceReport]:
+        options, tokenizer = self._options, load_tokenizer(self._options.base)
+        chorale = validation.by_label[COLLECTIONS[0].label][0]
+        dance = validation.by_label[COLLECTIONS[1].label][0]
+        wanted = [
+            ("free", "A free piece", "Nothing was given: the generator began in silence.", None, None),
+            (
+                "continuation",
+                "Continuing a held-out opening",
+                f"Given the first bars of “{_work(chorale)}” as transcribed from a recording that no label has, "
+                "and that trained nothing.",
+                _opening(chorale, tokenizer),
+                None,
+            ),
+            (
+                "from-audio",
+                "After eight seconds of held-out audio",
+                f"Given eight seconds of sound from “{_work(dance)}”, a recording that no label has; no notes.",
+                None,
+                memory_before(dance.mel, min(dance.seconds, MEMORY_SECONDS + 4)),
+            ),
+        ]
+        generator = load_generator(release)
+        recordings = [r for many in validation.by_label.values() for r in many]
+        made = []
+        with self._stage("Writing three pieces", len(wanted)):
+            for number, (name, title, how, prompt, memory) in enumerate(wanted):
+                request = PieceRequest(
+                    seed=options.seed * 1000 + number,
+                    seconds=options.piece_seconds,
+                    prompt=prompt,
+                    memory=memory,
+                )
+                events: list[Bar | Piece] = list(compose(generator, request))
+                piece = events[-1]
+                assert isinstance(piece, Piece), "compose ends with the piece"
+                made.append(self._written(piece, name, title, how, release, recordings))
+                self._watch.step(title)
+        return made
+
+    def _written(
+        self, piece: Piece, name: str, title: str, how: str, release: Release, recordings: Sequence[Recording]
+    ) -> PieceReport:
+        import soundfile
+
+        out = self._options.out
+        midi, wav, _ = write_piece(out / "pieces", name, piece, {"signer": release.signer.fingerprint})
+        notes = notes_of(piece.score)
+        own = _after(notes, piece.continues_at)
+        roll = out / "pieces" / f"{name}.png"
+        piano_roll(notes, roll, title=title, split_at=piece.continues_at)
+        samples, rate = soundfile.read(wav, always_2d=True)
+        return PieceReport(
+            name=title,
+            how=how,
+            seed=piece.request.seed,
+            wav=wav,
+            midi=midi,
+            roll=roll,
+            seconds=len(samples) / rate,
+            peak_dbfs=float(20 * np.log10(max(float(np.abs(samples).max()), 1e-9))),
+            figures=figures(own),
+            copied_notes=max(copied_span(own, r.notes).notes for r in recordings),
+            compared_with=len(recordings),
+        )
+
+    def _report(
+        self,
+        validation: ValidationSet,
+        traffic: Traffic,
+        state: FederationState,
+        release: Release,
+        pieces: list[PieceReport],
+    ) -> DemoResult:
+        options, out = self._options, self._options.out
+        first, last = state.history[0].validation, state.history[-1].validation
+        labels = []
+        for label in self._labels:
+            held = validation.by_label[label.name]
+            sent, received = traffic.of(label.name, inbound=True), traffic.of(label.name, inbound=False)
+            labels.append(
+                LabelReport(
+                    name=label.name,
+                    collection=label.collection.about,
+                    instrument=label.collection.instrument,
+                    recordings=label.recordings,
+                    seconds=label.seconds,
+                    tokens=label.tokens,
+                    refused=tuple((r.path.name, r.reason) for r in label.ingested.refused),
+                    heldout_recordings=len(held),
+                    heldout_tokens=sum(len(r.ids) + 1 for r in held),
+                    nll_before=first[label.name],
+                    nll_after=last[label.name],
+                    curve=LabelCurve(
+                        label.name,
+                        tuple((r.round, r.validation[label.name]) for r in state.history),
+                        tuple(_journal(label.journal)),
+                    ),
+                    messages=sent.messages + received.messages,
+                    bytes_sent=sent.total_bytes,
+                    bytes_received=received.total_bytes,
+                    heldout_figures=_figures_of(held),
+                )
+            )
+        loss_curves(out / "loss-curves.png", [label.curve for label in labels])
+        adapter = load_adapter(out / "coordinator" / "adapter.safetensors")
+        report = DemoReport(
+            federation=FEDERATION,
+            created=datetime.datetime.now(datetime.UTC).astimezone(),
+            seed=options.seed,
+            rounds=state.round,
+            labels=tuple(labels),
+            stages=tuple(self._times),
+            locks=Locks(masks=False, seal=False, noise=False, clip_norm=options.training.clip),
+            messages=_kinds(traffic),
+            pieces=tuple(pieces),
+            model=ModelFacts(
+                release=release.id,
+                base_sha256=self._base_hash,
+                adapter_sha256=release.about["adapter"]["sha256"],
+                signer=release.signer.fingerprint,
+                parameters=parameter_count(load_generator(release).model),
+                adapter_parameters=sum(tensor.numel() for tensor in adapter.values()),
+            ),
+            machine=_machine(),
+            limits=(
+                "All four labels and the coordinator ran in one process on this machine; nothing here tests a network.",
+                "The recordings are scores from public-domain collections, played by a SoundFont: clean, and far "
+                f"fewer than a label owns. Each label had {options.recordings} of at most {options.seconds:g} seconds.",
+                "Notes are found by a small transcription network; what it mishears, the generator learns.",
+                "The local loss in the curves is each node's own: the demo, which is every node at once, may draw it.",
+            ),
+        )
+        path = write_report(report, out)
+        return DemoResult(
+            path,
+            tuple(piece.wav for piece in pieces),
+            out / "release",
+            {name: (first[name], last[name]) for name in last},
+        )
+
+    @contextmanager
+    def _stage(self, name: str, total: int) -> Iterator[None]:
+        self._watch.stage(name, total)
+        began = time.monotonic()
+        yield
+        self._times.append((name, time.monotonic() - began))
+
+
+def _vault(path: Path) -> Vault:
+    return Vault.open(path, writable=True) if path.exists() else Vault.create(path)
+
+
+def _work(recording: Recording) -> str:
+    return recording.title.partition(" ")[2] or recording.title
+
+
+def _opening(recording: Recording, tokenizer: Tokenizer, seconds: float = 8.0) -> Any:
+    """The bars of a recording that begin in its first seconds, as a score."""
+    bars = int(np.searchsorted(recording.bar_seconds, seconds))
+    stop = int(recording.bar_starts[bars]) if bars < len(recording.bar_starts) else len(recording.ids)
+    return tokenizer.decode(recording.ids[:stop])
+
+
+def _after(notes: Notes, second: float | None) -> Notes:
+    if second is None:
+        return notes
+    kept = notes.onset >= second - 1e-6
+    return Notes(notes.onset[kept], notes.duration[kept], notes.pitch[kept], notes.velocity[kept])
+
+
+def _figures_of(recordings: Sequence[Recording]) -> MusicFigures:
+    return typical([figures(recording.notes) for recording in recordings])
+
+
+def _journal(path: Path) -> Iterator[tuple[int, float]]:
+    for line in path.read_text(encoding="utf-8").splitlines():
+        entry = json.loads(line)
+        yield int(entry["round"]), float(entry["loss"])
+
+
+def _kinds(traffic: Traffic) -> tuple[MessageKind, ...]:
+    found = []
+    for (kind, from_node), meaning in MEANINGS.items():
+        flows = [flow for (_, way, name), flow in traffic.flows.items() if (name, way) == (kind, from_node)]
+        found.append(
+            MessageKind(
+                kind,
+                from_node,
+                meaning,
+                sum(f.messages for f in flows),
+                sum(f.total_bytes for f in flows),
+                max((f.largest_bytes for f in flows), default=0),
+            )
+        )
+    return tuple(found)
+
+
+def _machine() -> tuple[tuple[str, str], ...]:
+    import flwr
+    import psutil
+    import torch
+
+    memory = psutil.virtual_memory().total / 2**30
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
+    return (
+        ("Processor", f"{os.cpu_count()} cores, {platform.machine()}"),
+        ("Memory", f"{memory:.0f} GiB"),
+        ("GPU", device),
+        ("System", platform.platform(terse=True)),
+        ("Python", platform.python_version()),
+        ("PyTorch", str(torch.__version__)),
+        ("Flower", str(flwr.__version__)),
+    )

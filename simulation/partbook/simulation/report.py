@@ -1,0 +1,219 @@
+"""What a run did, as data: the one source of every number in `report.html` and `report.json`.
+
+Whoever ran the federation fills a `DemoReport`; `write_report` lays it out. Nothing here measures anything.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from partbook.errors import InputError
+from partbook.music.metrics import MusicFigures
+from partbook.simulation.pictures import LabelCurve
+
+
+@dataclass(frozen=True, slots=True)
+class LabelReport:
+    """One label, its node's traffic, and what the model learnt of its kind of music.
+
+    Attributes:
+        name: of the label.
+        collection: what was recorded, such as "Bach's four-part chorales".
+        instrument: on what.
+        recordings: ingested and trained on.
+        seconds: of audio in them.
+        tokens: written down from them.
+        refused: (file name, reason) of each file the node would not ingest.
+        heldout_recordings, heldout_tokens: public recordings of the same kind, on which losses are measured.
+        nll_before, nll_after: nats per token on those, for the base model and after the last round.
+        curve: the same after each evaluated round, and the node's own local loss where the demo shows it.
+        messages: how many its node exchanged, both ways.
+        bytes_sent, bytes_received: by its node, message contents as serialised.
+        heldout_figures: the mean figures of the held-out recordings' notes.
+    """
+
+    name: str
+    collection: str
+    instrument: str
+    recordings: int
+    seconds: float
+    tokens: int
+    refused: tuple[tuple[str, str], ...]
+    heldout_recordings: int
+    heldout_tokens: int
+    nll_before: float
+    nll_after: float
+    curve: LabelCurve
+    messages: int
+    bytes_sent: int
+    bytes_received: int
+    heldout_figures: MusicFigures
+
+
+@dataclass(frozen=True, slots=True)
+class Locks:
+    """Which protections of an update were on; None where a number does not apply.
+
+    Attributes:
+        masks: secure aggregation: the coordinator reads sums only.
+        seal: sums are encrypted, and opened by custodians only.
+        noise: differential privacy.
+        clip_norm: largest L2 norm an update may have.
+        epsilon, delta: the bound per recording, where noise was on.
+    """
+
+    masks: bool
+    seal: bool
+    noise: bool
+    clip_norm: float | None = None
+    epsilon: float | None = None
+    delta: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MessageKind:
+    """One kind of message of the run. A report lists every kind that was sent, without exception.
+
+    Attributes:
+        kind: message type, such as `train.update`.
+        from_node: whether a node sends it; the coordinator does otherwise.
+        holds: in plain words.
+        count: how many, over all nodes.
+        total_bytes: of all of them; `largest_bytes`: of the largest.
+    """
+
+    kind: str
+    from_node: bool
+    holds: str
+    count: int
+    total_bytes: int
+    largest_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class PieceReport:
+    """One piece that the released generator wrote.
+
+    Attributes:
+        name: heading, such as "Continuing a held-out opening".
+        how: one or two sentences: what it was given, how it was sampled.
+        seed: of the sampling.
+        wav, midi, roll: files beside the report; the WAV and the PNG are embedded in it too.
+        seconds: length of the WAV.
+        peak_dbfs: of the WAV.
+        figures: of the generator's own notes, without the prompt.
+        copied_notes: longest run of notes shared, in any key, with a recording compared; None if none was.
+        compared_with: with how many recordings.
+    """
+
+    name: str
+    how: str
+    seed: int
+    wav: Path
+    midi: Path
+    roll: Path
+    seconds: float
+    peak_dbfs: float
+    figures: MusicFigures
+    copied_notes: int | None = None
+    compared_with: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """What was released. Hashes are SHA-256 in hexadecimal; `parameters` includes the adapter's."""
+
+    release: str
+    base_sha256: str
+    adapter_sha256: str
+    signer: str
+    parameters: int
+    adapter_parameters: int
+
+
+@dataclass(frozen=True, slots=True)
+class DemoReport:
+    """A whole run.
+
+    Attributes:
+        federation: its name.
+        created: when the run ended, with its time zone.
+        seed: of everything that was drawn for reproducibility.
+        rounds: completed.
+        labels: in roster order.
+        stages: (what, seconds), in order.
+        locks: which were on.
+        messages: every kind sent.
+        pieces: what the generator wrote.
+        model: what was released.
+        machine: (what, value) about the machine and the software.
+        limits: what this run does not show, in sentences, beside what follows from `locks`.
+    """
+
+    federation: str
+    created: datetime
+    seed: int
+    rounds: int
+    labels: tuple[LabelReport, ...]
+    stages: tuple[tuple[str, float], ...]
+    locks: Locks
+    messages: tuple[MessageKind, ...]
+    pieces: tuple[PieceReport, ...]
+    model: ModelFacts
+    machine: tuple[tuple[str, str], ...]
+    limits: tuple[str, ...] = ()
+
+    def to_json(self) -> str:
+        """The report as JSON; paths are file names, as everything lies in one folder."""
+        return json.dumps(_plain(self), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def write_report(report: DemoReport, folder: Path) -> Path:
+    """Write `report.html`, which needs no other file, and `report.json`; return the former's path.
+
+    Raises:
+        InputError: a piece's WAV or PNG is missing or unreadable, or the run has no labels.
+    """
+    from partbook.simulation.report_page import page
+
+    if not report.labels:
+        raise InputError("A report needs at least one label; the run it describes had none.")
+    _write(folder / "report.json", report.to_json())
+    target = folder / "report.html"
+    _write(target, page(report))
+    return target
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, tuple | list):
+        return [_plain(v) for v in value]
+    if isinstance(value, Path):
+        return value.name
+    if isinstance(value, datetime):
+        return value.isoformat(timespec="seconds")
+    return value
+
+
+def _write(path: Path, text: str) -> None:
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(name, 0o666 & ~mask)
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise

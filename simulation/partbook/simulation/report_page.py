@@ -1,0 +1,468 @@
+"""`report.html`: one page that stands alone, readable on a desk, on a phone and on paper.
+
+No script, font or picture comes from elsewhere; every string from outside passes through `html.escape`.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterable, Sequence
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from partbook.errors import InputError
+from partbook.music.metrics import MusicFigures, overlap
+from partbook.simulation.diagram import House, federation_svg, in_bytes
+from partbook.simulation.palette import RULE, SOFT_INK, label_colour
+from partbook.simulation.pictures import LabelCurve, note_name
+from partbook.simulation.report_style import STYLE
+
+if TYPE_CHECKING:
+    from partbook.simulation.report import DemoReport, LabelReport, PieceReport
+
+_FIGURE_ROWS: Final = (
+    ("Notes a second", "density", "{:.2f}"),
+    ("Notes sounding together", "polyphony", "{:.2f}"),
+    ("Seconds between attacks", "inter_onset", "{:.3f}"),
+    ("Median note length (s)", "duration_median", "{:.3f}"),
+    ("Pitch range (semitones)", "pitch_range", "{:.0f}"),
+    ("Pitch-class entropy (bits, at most 3.58)", "pitch_class_entropy", "{:.2f}"),
+    ("Notes in the best-fitting scale", "in_scale", "{:.0%}"),
+    ("Regularity of the pulse (0–1)", "pulse", "{:.2f}"),
+)
+
+
+def page(report: DemoReport) -> str:
+    """The whole report as one HTML document.
+
+    Raises:
+        InputError: a piece's WAV or PNG cannot be read.
+    """
+    title = f"{report.federation}: what the run did"
+    sections = (
+        _listen(report), _learnt(report), _left(report), _locks(report), _labels(report), _time(report),
+        _model(report), _limits(report),
+    )  # fmt: skip
+    return (
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{escape(title)}</title><style>{STYLE}</style></head>\n<body>{_head(report)}\n<main>"
+        + "\n".join(sections)
+        + "</main>\n<footer>Every number on this page is in <code>report.json</code> beside it. The page "
+        "holds all it shows and fetches nothing.</footer></body></html>\n"
+    )
+
+
+def embedded_mp3(wav: Path) -> str:
+    """A WAV as an MP3 `data:` address, some 120 kbit a second, which every browser plays.
+
+    Raises:
+        InputError: the file is missing or is not audio.
+    """
+    import soundfile
+
+    try:
+        samples, rate = soundfile.read(wav, dtype="float32", always_2d=True)
+    except (OSError, soundfile.LibsndfileError) as error:
+        raise InputError(f"The report cannot embed {wav} ({error}); render the piece again.") from error
+    encoded = io.BytesIO()
+    soundfile.write(encoded, samples, rate, format="MP3", subtype="MPEG_LAYER_III")
+    return "data:audio/mpeg;base64," + base64.b64encode(encoded.getvalue()).decode("ascii")
+
+
+def _embedded_png(path: Path) -> str:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(
+            f"The report cannot embed {path} ({error.strerror}); draw the piece again."
+        ) from error
+    return "data:image/png;base64," + base64.b64encode(data).decode("ascii")
+
+
+def _head(report: DemoReport) -> str:
+    recordings = sum(label.recordings for label in report.labels)
+    sent = sum(label.bytes_sent for label in report.labels)
+    better = sum(label.nll_after < label.nll_before for label in report.labels)
+    count = len(report.labels)
+    houses = [
+        House(
+            label.name,
+            label.collection,
+            label.instrument,
+            label.recordings,
+            label.bytes_sent,
+            label.bytes_received,
+        )
+        for label in report.labels
+    ]
+    facts = (
+        (f"{recordings:,}", "recordings, none of which left its label"),
+        (in_bytes(sent), "of updates and answers sent by all nodes together"),
+        (f"{better} of {count}", "labels whose kind of music the generator now predicts better"),
+        (
+            _duration(sum(seconds for _, seconds in report.stages)),
+            f"for {report.rounds} rounds and all around them",
+        ),
+    )
+    tiles = "".join(f"<div><dd>{escape(a)}</dd><dt>{escape(b)}</dt></div>" for a, b in facts)
+    return (
+        f'<header><div class="mark">Partbook</div><h1>{escape(report.federation)}</h1>'
+        f'<p class="lead">{_in_words(count)} label{"s" * (count != 1)} trained one music generator. '
+        "Each kept its recordings on its own machine and sent only changes to a shared model. This page "
+        "shows what came out, what travelled, and which protections were on.</p>"
+        f'<p class="meta">{escape(report.created.strftime("%d %B %Y, %H:%M %Z").strip(" ,"))} · seed '
+        f"{report.seed} · release <code>{escape(report.model.release)}</code></p>"
+        f'<dl class="facts">{tiles}</dl>'
+        f'<div class="drawing"><div class="wide">{federation_svg(houses, masks=report.locks.masks)}</div>'
+        f'<div class="tall">{federation_svg(houses, masks=report.locks.masks, columns=2, identifier="phone")}'
+        f"</div></div></header>"
+    )
+
+
+def _listen(report: DemoReport) -> str:
+    cards = []
+    for piece in report.pieces:
+        copied = ""
+        if piece.copied_notes is not None:
+            copied = (
+                f" Longest passage shared with any of {piece.compared_with:,} recordings, in any key: "
+                f"{piece.copied_notes} notes."
+            )
+        cards.append(
+            f'<article class="card"><h3>{escape(piece.name)}</h3><p>{escape(piece.how)}</p>'
+            f'<audio controls preload="metadata" src="{embedded_mp3(piece.wav)}" '
+            f'aria-label="{escape(piece.name)}"></audio>'
+            f'<div class="roll"><img src="{_embedded_png(piece.roll)}" alt="{escape(_seen(piece))}"></div>'
+            f'<p class="note">{piece.seconds:.1f} s · peak {piece.peak_dbfs:.1f} dBFS · seed {piece.seed} · '
+            f"<code>{escape(piece.wav.name)}</code>, "
+            f"<code>{escape(piece.midi.name)}</code>.{copied}</p></article>"
+        )
+    columns = [(piece.name, piece.figures) for piece in report.pieces]
+    columns += [(f"Held out: {label.name}", label.heldout_figures) for label in report.labels]
+    return (
+        "<h2>Listen</h2><p>Written by the released generator and played by a SoundFont with a little "
+        "room. The same pieces lie beside this page as WAV and MIDI.</p>"
+        + "".join(cards)
+        + _figures_table(columns, len(report.pieces))
+    )
+
+
+def _seen(piece: PieceReport) -> str:
+    f = piece.figures
+    return (
+        f"Piano roll of {piece.name}: {f.notes:.0f} generated notes between {note_name(int(f.lowest))} and "
+        f"{note_name(int(f.highest))} in {f.seconds:.0f} seconds."
+    )
+
+
+def _figures_table(columns: Sequence[tuple[str, MusicFigures]], pieces: int) -> str:
+    rows = [
+        (name, *(pattern.format(getattr(figures, field)) for _, figures in columns))
+        for name, field, pattern in _FIGURE_ROWS
+    ]
+    nearest: list[str] = []
+    for _, figures in columns[:pieces]:
+        shares = [overlap(figures.pitch_classes, other.pitch_classes) for _, other in columns[pieces:]]
+        nearest.append(f"{max(shares):.0%}" if shares else "–")
+    rows.append(
+        (
+            "Pitch classes shared with the nearest held-out collection",
+            *nearest,
+            *["–"] * (len(columns) - pieces),
+        )
+    )
+    return (
+        "<h3>Music, or noise?</h3><p>The same figures of the pieces (without what they were given) and, "
+        "as a mean, of the held-out recordings. Notes drawn at random would lie at 60 to 70 % in scale and "
+        "3.58 bits of "
+        "entropy.</p>" + _table(("", *(name for name, _ in columns)), rows, caption="Figures of the notes")
+    )
+
+
+def _learnt(report: DemoReport) -> str:
+    rows = []
+    for index, label in enumerate(report.labels):
+        change = label.nll_after - label.nll_before
+        rows.append(
+            f'<tr><th scope="row">{_dot(index)}{escape(label.name)}</th><td '
+            f'class="n">{label.nll_before:.4f}</td>'
+            f'<td class="n">{label.nll_after:.4f}</td><td class="n '
+            f'{"better" if change < 0 else "worse"}">{change:+.4f}</td>'
+            f'<td class="n">{label.heldout_recordings:,}</td><td class="n">{label.heldout_tokens:,}</td></tr>'
+        )
+    panels = "".join(
+        f"<figure><figcaption>{_dot(index)}{escape(label.name)}</figcaption>"
+        f"{_curve(label.curve, label_colour(index))}</figure>"
+        for index, label in enumerate(report.labels)
+    )
+    dotted = ""
+    if any(label.curve.local for label in report.labels):
+        dotted = (
+            " Dotted: the loss each node saw on its own recordings while training. No message carried it; "
+            "this page has it because a demo plays every part on one machine."
+        )
+    return (
+        "<h2>Did it learn?</h2><p>Loss is how surprised the model is by music it has never met: the mean "
+        "negative log-likelihood of each token, in nats, over public recordings of the same kind that no "
+        "one trained on. Lower is better.</p>"
+        + _raw_table(
+            ("Label", "Base model", "After the rounds", "Change", "Held-out recordings", "Tokens"),
+            rows,
+            caption="Held-out loss, nats per token",
+        )
+        + f'<div class="panels">{panels}</div><p class="note">Solid: held-out loss after each round, from '
+        f"the base model at round 0.{dotted}</p>"
+    )
+
+
+def _curve(curve: LabelCurve, colour: str) -> str:
+    """A small line chart; its numbers are in the table above and in `report.json`."""
+    everything = [*curve.held_out, *curve.local]
+    if not everything:
+        return "<p class='note'>Not evaluated between rounds.</p>"
+    last = max(1, max(r for r, _ in everything))
+    low, high = min(v for _, v in everything), max(v for _, v in everything)
+    spread = max(high - low, 0.02)
+    low, high = low - 0.12 * spread, high + 0.12 * spread
+
+    def at(point: tuple[int, float]) -> str:
+        return f"{44 + 206 * point[0] / last:.1f},{12 + 116 * (high - point[1]) / (high - low):.1f}"
+
+    parts = []
+    for value in (low + 0.12 * spread, (low + high) / 2, high - 0.12 * spread):
+        y = 12 + 116 * (high - value) / (high - low)
+        parts.append(
+            f'<path d="M44 {y:.1f}H252" stroke="{RULE}"/><text x="38" y="{y + 3.8:.1f}" '
+            f'text-anchor="end">{value:.2f}</text>'
+        )
+    for value in sorted({0, last // 2, last}):
+        parts.append(f'<text x="{44 + 206 * value / last:.1f}" y="148" text-anchor="middle">{value}</text>')
+    if curve.local:
+        points = " ".join(map(at, curve.local))
+        parts.append(
+            f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="1.6" '
+            f'stroke-dasharray="1.5 3.5" stroke-linecap="round"/>'
+        )
+    if curve.held_out:
+        points = " ".join(map(at, curve.held_out))
+        x, y_last = at(curve.held_out[-1]).split(",")
+        parts.append(
+            f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2.6" '
+            f'stroke-linejoin="round"/>'
+            f'<circle cx="{x}" cy="{y_last}" r="4" fill="{colour}"/>'
+        )
+    summary = f"Held-out loss of {curve.label} over {last} rounds"
+    if curve.held_out:
+        summary += f", from {curve.held_out[0][1]:.3f} to {curve.held_out[-1][1]:.3f} nats per token"
+    return (
+        f'<svg viewBox="0 0 262 166" role="img" aria-label="{escape(summary)}" font-size="11" '
+        f'fill="{SOFT_INK}">'
+        f'{"".join(parts)}<text x="148" y="163" text-anchor="middle">round</text></svg>'
+    )
+
+
+def _left(report: DemoReport) -> str:
+    kinds = [
+        (
+            kind.kind, "node → coordinator" if kind.from_node else "coordinator → node", kind.holds,
+            f"{kind.count:,}", in_bytes(kind.largest_bytes), in_bytes(kind.total_bytes),
+        )
+        for kind in sorted(report.messages, key=lambda kind: not kind.from_node)
+    ]  # fmt: skip
+    nodes = [
+        (label.name, f"{label.messages:,}", in_bytes(label.bytes_sent), in_bytes(label.bytes_received))
+        for label in report.labels
+    ]
+    return (
+        "<h2>What left the nodes</h2><p>Every kind of message of the run, each one counted. What is not "
+        "in this table was not sent.</p>"
+        + _table(
+            ("Message", "Way", "What it holds", "How many", "Largest", "All together"), kinds,
+            caption="Kinds of messages", words=3,
+        )
+        + _table(("Label's node", "Messages", "Sent", "Received"), nodes, caption="Traffic of each node")
+    )  # fmt: skip
+
+
+def _locks(report: DemoReport) -> str:
+    locks = report.locks
+    parameters = f"{report.model.adapter_parameters:,}"
+    clip = "" if locks.clip_norm is None else (
+        f" Before it left, each update was clipped: its length could not exceed {locks.clip_norm:g}, which "
+        "bounds what a label can change in one round. Clipping alone hides nothing."
+    )  # fmt: skip
+    masks = (
+        "Each update left its node with secret numbers added that cancel only when all are summed. The "
+        "coordinator could read the sum, and not one label's part of it."
+        if locks.masks
+        else "Each update reached the coordinator as it was. Whoever ran the coordinator could read it: "
+        f"{parameters} numbers saying how this label's music would change the model. That is not audio, "
+        "but such numbers can give away what they were computed from. Do not run like this on recordings "
+        "that must stay private."
+    )
+    seal = (
+        "The sums themselves were encrypted. The coordinator added them without reading them; custodians "
+        "opened only the agreed totals."
+        if locks.seal
+        else "Sums were not encrypted, so the coordinator could read what all labels' updates added up to, "
+        "round by round."
+    )
+    bound = ""
+    if locks.epsilon is not None:
+        bound = (
+            f" The bound: ε = {locks.epsilon:.2f}"
+            + ("" if locks.delta is None else f" at δ = {locks.delta:.0e}")
+            + "."
+        )
+    noise = (
+        "Random noise, measured out in advance, was added to every sum, so that what the model could ever "
+        f"reveal about any single recording is limited by proof.{bound}"
+        if locks.noise
+        else "No noise was added. There is no mathematical limit on what the released model could reveal "
+        "about a single recording, and this report claims none."
+    )
+    cards = "".join(
+        f'<section class="card"><span class="state {"on" if on else "off"}">{"ON" if on else "OFF"} in '
+        f"this run</span>"
+        f"<h3>{name}</h3><p>{escape(text)}</p></section>"
+        for name, on, text in (
+            ("Masks", locks.masks, masks),
+            ("Seal", locks.seal, seal),
+            ("Noise", locks.noise, noise),
+        )
+    )
+    return (
+        "<h2>The locks</h2><p>For those who must answer for the recordings. The audio itself, its "
+        "spectrograms and its notes stayed with the label's node; these three locks protect what was "
+        f"<em>learnt</em> from it.{escape(clip)}</p>"
+        f'<div class="locks">{cards}</div>'
+    )
+
+
+def _labels(report: DemoReport) -> str:
+    rows = [
+        (
+            label.name, label.collection, label.instrument, f"{label.recordings:,}", _duration(label.seconds),
+            f"{label.tokens:,}", f"{len(label.refused):,}",
+        )
+        for label in report.labels
+    ]  # fmt: skip
+    return (
+        "<h2>The labels</h2>"
+        + _table(
+            ("Label", "Collection", "Instrument", "Recordings", "Audio", "Tokens", "Files refused"), rows,
+            caption="What each node ingested", words=3,
+        )
+        + _refusals(report.labels)
+    )  # fmt: skip
+
+
+def _refusals(labels: Iterable[LabelReport]) -> str:
+    items = "".join(
+        f"<li><code>{escape(file)}</code> ({escape(label.name)}): {escape(reason)}</li>"
+        for label in labels
+        for file, reason in label.refused
+    )
+    return (
+        f"<details><summary>Files that were refused, and why</summary><ul>{items}</ul></details>"
+        if items
+        else ""
+    )
+
+
+def _time(report: DemoReport) -> str:
+    total = sum(seconds for _, seconds in report.stages)
+    longest = max((seconds for _, seconds in report.stages), default=1.0) or 1.0
+    rows = [
+        f'<tr><th scope="row">{escape(name)}</th><td class="n">{_duration(seconds)}</td>'
+        f'<td style="width:45%"><span class="bar" '
+        f'style="width:{100 * seconds / longest:.1f}%"></span></td></tr>'
+        for name, seconds in report.stages
+    ]
+    rows.append(
+        f'<tr class="total"><th scope="row">Together</th><td class="n">{_duration(total)}</td><td></td></tr>'
+    )
+    machine = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in report.machine)
+    return (
+        "<h2>Time and machine</h2>"
+        + _raw_table(("Stage", "Time", "Share of the longest"), rows, caption="Wall-clock time of each stage")
+        + (f'<dl class="model">{machine}</dl>' if machine else "")
+    )
+
+
+def _model(report: DemoReport) -> str:
+    model = report.model
+    share = model.adapter_parameters / max(model.parameters, 1)
+    rows = (
+        ("Release", f"<code>{escape(model.release)}</code>"),
+        ("Signed by", f"<code>{escape(model.signer)}</code>"),
+        ("Base model, SHA-256", f"<code>{escape(model.base_sha256)}</code>"),
+        ("Global adapter, SHA-256", f"<code>{escape(model.adapter_sha256)}</code>"),
+        (
+            "Parameters",
+            f"{model.parameters:,}, of which {model.adapter_parameters:,} ({share:.1%}) were trained here",
+        ),
+    )
+    return (
+        "<h2>The release</h2><p>What the generator serves. It refuses to start if one byte differs from "
+        "these hashes.</p>"
+        f'<dl class="model">{"".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in rows)}</dl>'
+    )
+
+
+def _limits(report: DemoReport) -> str:
+    limits = list(report.limits)
+    if not report.locks.masks:
+        limits.insert(0, "Masks were off: the coordinator could read each label's clipped update.")
+    if not report.locks.noise:
+        limits.insert(0, "Noise was off: nothing here bounds what the model may reveal about one recording.")
+    if any(piece.copied_notes is not None for piece in report.pieces):
+        limits.append(
+            "The search for copied passages finds notes in the same order and rhythm at the same tempo, "
+            "in any key. It cannot rule out subtler likeness."
+        )
+    items = "".join(f"<li>{escape(limit)}</li>" for limit in limits)
+    return f"<h2>What this run does not show</h2><ul>{items}</ul>" if items else ""
+
+
+def _in_words(count: int) -> str:
+    words = ("No", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine", "Ten")
+    return words[count] if count < len(words) else f"{count:,}"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def _dot(index: int) -> str:
+    return f'<span class="dot" style="background:{label_colour(index)}"></span>'
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]], *, caption: str, words: int = 1) -> str:
+    """A table of text whose first column heads its rows; from column `words` on, cells are numbers."""
+    body = []
+    for row in rows:
+        cells = "".join(
+            f"<td{'' if i < words else ' class=n'}>{escape(cell)}</td>"
+            for i, cell in enumerate(row[1:], start=1)
+        )
+        body.append(f'<tr><th scope="row">{escape(row[0])}</th>{cells}</tr>')
+    return _raw_table(head, body, caption=caption, words=words)
+
+
+def _raw_table(head: Sequence[str], rows: Iterable[str], *, caption: str, words: int = 1) -> str:
+    """A table whose rows are HTML already."""
+    heads = "".join(
+        f'<th scope="col"{"" if i < words else " class=n"}>{escape(name)}</th>' for i, name in enumerate(head)
+    )
+    return (
+        f'<div class="scroll" role="region" tabindex="0" '
+        f'aria-label="{escape(caption)}"><table><caption>{escape(caption)}'
+        f"</caption><thead><tr>{heads}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+    )

@@ -1,0 +1,128 @@
+"""A tiny generator, trained for seconds on a handful of tunes: enough to write bars with notes in them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from symusic.core import NoteTick, ScoreTick, TempoTick, TimeSignatureTick, TrackTick
+
+from partbook.generator.composing import Generator
+from partbook.generator.release import Release, load_generator, pack_release
+from partbook.identity.keys import IdentityKey
+from partbook.model.adapter import adapter_state, attach, save_adapter
+from partbook.model.checkpoint import model_from_bytes, save_base
+from partbook.model.config import ModelConfig
+from partbook.model.transformer import PartbookModel
+from partbook.music.tokens import Tokenizer
+
+PARTBOOK = [sys.executable, "-c", "from partbook.cli import main; main()"]
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "NO_COLOR": "1", "COLUMNS": "200"}
+
+
+def tune(seed: int, bars: int = 8) -> ScoreTick:
+    """A walk through C major in quarters and eighths, 4/4, 120 beats a minute."""
+    draw = np.random.default_rng(seed)
+    score, track, step = ScoreTick(480), TrackTick(program=0, is_drum=False, name=""), 7
+    scale = [36 + 12 * octave + degree for octave in range(4) for degree in (0, 2, 4, 5, 7, 9, 11)]
+    tick = 0
+    while tick < bars * 1920:
+        length = int(draw.choice([240, 480]))
+        step = int(np.clip(step + draw.integers(-2, 3), 0, len(scale) - 1))
+        track.notes.append(NoteTick(tick, length, scale[step], 80))
+        tick += length
+    score.tracks.append(track)
+    score.tempos.append(TempoTick(0, 120.0))
+    score.time_signatures.append(TimeSignatureTick(0, 4, 4))
+    return score
+
+
+@pytest.fixture(scope="session")
+def key() -> IdentityKey:
+    return IdentityKey.generate()
+
+
+@pytest.fixture(scope="session")
+def base_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("base")
+    paths = []
+    for seed in range(6):
+        paths.append(folder / f"tune-{seed}.mid")
+        paths[-1].write_bytes(tune(seed).dumps_midi())
+    tokenizer = Tokenizer.train(paths, 620)
+    torch.manual_seed(0)
+    model = PartbookModel(ModelConfig(len(tokenizer), width=32, layers=2, heads=2, hidden=64, context=128))
+    rows = [[tokenizer.bos, *(int(i) for i in tokenizer.encode(tune(seed)))][:97] for seed in range(2)]
+    length = min(map(len, rows))
+    ids = torch.tensor([row[:length] for row in rows])
+    silence, unheard = torch.full((2, 688, 128), -1.0), torch.zeros(2, dtype=torch.bool)
+    optimiser = torch.optim.Adam(model.parameters(), 2e-2)
+    model.train()
+    for _ in range(70):
+        logits = model(ids[:, :-1], silence, unheard)
+        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten())
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    save_base(folder / "model", model.eval(), tokenizer, {"made": "for a test"})
+    return folder / "model"
+
+
+@pytest.fixture(scope="session")
+def adapter_file(base_folder: Path) -> Path:
+    config, weights = (
+        (base_folder / "config.json").read_text(),
+        (base_folder / "model.safetensors").read_bytes(),
+    )
+    model = attach(model_from_bytes(config, weights))
+    path = base_folder.parent / "adapter.safetensors"
+    save_adapter(path, adapter_state(model), {"round": "0"})
+    return path
+
+
+@pytest.fixture(scope="session")
+def release(
+    base_folder: Path, adapter_file: Path, key: IdentityKey, tmp_path_factory: pytest.TempPathFactory
+) -> Release:
+    about = {
+        "name": "tiny",
+        "locks": {"masks": False, "seal": False, "noise": False},
+        "training": {"loss": 0.5},
+    }
+    return pack_release(base_folder, adapter_file, tmp_path_factory.mktemp("releases") / "tiny", key, about)
+
+
+@pytest.fixture(scope="session")
+def generator(release: Release) -> Generator:
+    return load_generator(release)
+
+
+@contextlib.contextmanager
+def serving(folder: Path) -> Iterator[tuple[subprocess.Popen[str], dict[str, str]]]:
+    """`partbook serve` as a process of its own, and what it announces."""
+    command = [*PARTBOOK, "serve", str(folder), "--address", "127.0.0.1:0", "--json"]
+    process = subprocess.Popen(
+        command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        line = process.stdout.readline()
+        assert line, process.stderr.read()
+        yield process, json.loads(line)
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+@pytest.fixture(scope="session")
+def server(release: Release) -> Iterator[dict[str, str]]:
+    with serving(release.path) as (_, where):
+        yield where

@@ -1,0 +1,83 @@
+"""The drawing of the federation is valid, complete, and honest about masks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from partbook.simulation.diagram import House, federation_svg, in_bytes
+
+SVG = "{http://www.w3.org/2000/svg}"
+HOUSES = [House(f"Label <{i}> & Sons", "Songs", "harp", 1000 + i, 1_500_000 * i, 2_000) for i in range(1, 5)]
+
+
+def texts(svg):
+    return [element.text for element in ElementTree.fromstring(svg).iter() if element.tag.endswith("text")]  # noqa: S314
+
+
+@pytest.mark.parametrize("columns", [1, 2, 4])
+@pytest.mark.parametrize("count", [1, 3, 4, 7])
+def test_any_number_of_labels_is_drawn_inside_the_frame(columns, count):
+    houses = [House(f"House {i}", "Songs", "harp", i) for i in range(count)]
+    root = ElementTree.fromstring(federation_svg(houses, masks=True, columns=columns, standalone=True))  # noqa: S314
+    _, _, width, height = map(float, root.attrib["viewBox"].split())
+    names = [element.text for element in root.iter(f"{SVG}text")]
+    assert [name for name in names if name.startswith("House ")] == [h.name for h in houses]
+    for element in root.iter(f"{SVG}rect"):
+        x, y = float(element.get("x", 0)), float(element.get("y", 0))
+        assert x >= 0
+        assert y >= 0
+        assert x + float(element.attrib["width"]) <= width
+        assert y + float(element.attrib["height"]) <= height
+
+
+def test_names_counts_and_bytes_are_shown_as_given():
+    shown = texts(federation_svg(HOUSES, masks=False))
+    assert "Label <1> & Sons" in shown
+    assert "1,001 recordings stay here" in shown
+    assert "1.5 MB out · 2.0 kB in" in shown
+
+
+def test_counts_and_bytes_may_be_left_out():
+    shown = texts(federation_svg([House("A", "Songs", "harp")], masks=False))
+    assert "its recordings stay here" in shown
+    assert not any(" out · " in text for text in shown)
+
+
+def test_masks_change_what_the_coordinator_is_said_to_read():
+    off, on = (" ".join(texts(federation_svg(HOUSES, masks=masks))) for masks in (False, True))
+    assert "averages the clipped updates" in off
+    assert "only their sum" not in off
+    assert "reads only their sum" in on
+
+
+def test_only_a_file_of_its_own_carries_the_namespace():
+    assert "http" not in federation_svg(HOUSES, masks=True)
+    alone = ElementTree.fromstring(federation_svg(HOUSES, masks=True, standalone=True))  # noqa: S314
+    assert alone.tag == f"{SVG}svg"
+
+
+@pytest.mark.parametrize(
+    ("count", "words"),
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (1234, "1.2 kB"),
+        (999_600, "1.0 MB"),
+        (12_345_678, "12.3 MB"),
+        (5e9, "5.00 GB"),
+    ],
+)
+def test_bytes_read_as_a_person_would_say_them(count, words):
+    assert in_bytes(count) == words
+
+
+def test_the_picture_in_the_readme_shows_the_labels_of_the_demo():
+    from partbook.simulation.collections import COLLECTIONS
+
+    kept = Path(__file__).parents[2] / "docs" / "images" / "federation.svg"
+    shown = texts(kept.read_text(encoding="utf-8"))
+    for collection in COLLECTIONS:
+        assert collection.label in shown

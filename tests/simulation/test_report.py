@@ -1,0 +1,228 @@
+"""The report stands alone, says what was off, and repeats nothing but what it was given."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+from dataclasses import replace
+from datetime import UTC, datetime
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from partbook.errors import InputError
+from partbook.music.mastering import Sound
+from partbook.music.metrics import figures
+from partbook.music.notes import Notes
+from partbook.music.rendering import write_wav
+from partbook.simulation.pictures import LabelCurve, piano_roll
+from partbook.simulation.report import (
+    DemoReport,
+    LabelReport,
+    Locks,
+    MessageKind,
+    ModelFacts,
+    PieceReport,
+    write_report,
+)
+
+TUNE = Notes.from_rows(
+    [(i * 0.25, 0.25, 60 + (0, 2, 4, 5, 7, 9, 11)[i % 7], 40 + 5 * (i % 12)) for i in range(40)]
+)
+VOID = {"meta", "img", "br", "link", "input", "hr", "source"}
+
+
+def example(folder: Path) -> DemoReport:
+    """A run of two labels, one of which has a name that is no HTML."""
+    time = np.arange(22_050) / 44_100
+    tone = (0.5 * np.sin(2 * np.pi * 440 * time)).astype(np.float32)
+    write_wav(folder / "free.wav", Sound(np.stack([tone, tone], axis=1), 44_100))
+    piano_roll(TUNE, folder / "free.png", title="Free", split_at=None)
+    of = figures(TUNE)
+
+    def label(name, before, after):
+        curve = LabelCurve(name, ((0, before), (1, (before + after) / 2), (2, after)), ((1, 2.0), (2, 1.9)))
+        refused = (("broken <1>.wav", "ends before its header says"),)
+        return LabelReport(
+            name, "Songs & dances", "harp", 37, 2468.0, 98765, refused, 11, 4321, before, after, curve, 19,
+            1_234_567, 7_654_321, of,
+        )  # fmt: skip
+
+    return DemoReport(
+        federation="Four <b>houses</b>",
+        created=datetime(2026, 11, 22, 15, 4, tzinfo=UTC),
+        seed=4242,
+        rounds=2,
+        labels=(label('A&B "Records" <script>alert(1)</script>', 2.5, 2.25), label("Cremona", 2.0, 2.125)),
+        stages=(("ingest", 61.0), ("rounds", 3.21)),
+        locks=Locks(masks=False, seal=False, noise=False, clip_norm=0.75),
+        messages=(
+            MessageKind("train.update", True, "a clipped update", 4, 400_000, 100_000),
+            MessageKind("train.adapter", False, "the global adapter", 4, 480_000, 120_000),
+        ),
+        pieces=(
+            PieceReport(
+                "Free", "From nothing.", 9, folder / "free.wav", folder / "free.mid", folder / "free.png",
+                0.5, -6.0, of, 7, 37,
+            ),
+        ),
+        model=ModelFacts("r-1", "ab" * 32, "cd" * 32, "ef" * 16, 6_800_000, 54_321),
+        machine=(("Cores", "2"),),
+        limits=("One seed.",),
+    )  # fmt: skip
+
+
+class Outline(HTMLParser):
+    """Collects tags and attributes, and checks that every element is closed in order."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.tags, self.text = [], [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def outline(html):
+    parsed = Outline()
+    parsed.feed(html)
+    parsed.close()
+    assert parsed.open == []
+    return parsed
+
+
+@pytest.fixture
+def written(tmp_path):
+    report = example(tmp_path)
+    path = write_report(report, tmp_path)
+    return report, path.read_text(encoding="utf-8")
+
+
+def test_the_page_fetches_nothing_and_runs_nothing(written):
+    _, html = written
+    parsed = outline(html)
+    assert not {"script", "link", "iframe", "object", "embed", "base", "form"} & {
+        tag for tag, _ in parsed.tags
+    }
+    for _, attributes in parsed.tags:
+        for name, value in attributes.items():
+            assert not name.startswith("on")
+            if name in {"src", "href", "srcset", "xlink:href", "poster", "data", "action"}:
+                assert value.startswith("data:")
+    assert "url(" not in html
+    assert "@import" not in html
+    assert not re.search(r"https?://", html)
+
+
+def test_names_from_outside_cannot_become_markup(written):
+    _, html = written
+    assert "<script" not in html
+    assert "<b>houses" not in html
+    assert "Four &lt;b&gt;houses&lt;/b&gt;" in html
+    assert "broken &lt;1&gt;.wav" in html
+
+
+def test_a_reader_who_cannot_see_is_told_what_is_drawn(written):
+    _, html = written
+    parsed = outline(html)
+    for tag, attributes in parsed.tags:
+        if tag == "img":
+            assert len(attributes["alt"]) > 20
+        if tag == "svg":
+            assert attributes["role"] == "img"
+            assert "aria-label" in attributes or "aria-labelledby" in attributes
+        if tag == "audio":
+            assert attributes["aria-label"]
+        if tag == "th":
+            assert attributes["scope"] in {"row", "col"}
+    ids = [a["id"] for _, a in parsed.tags if "id" in a]
+    assert len(ids) == len(set(ids))
+    tables = [tag for tag, _ in parsed.tags if tag in {"table", "caption"}]
+    assert tables[::2] == ["table"] * (len(tables) // 2)
+    assert tables[1::2] == ["caption"] * (len(tables) // 2)
+
+
+def test_the_numbers_on_the_page_are_the_ones_given(written):
+    report, html = written
+    text = " ".join(" ".join(outline(html).text).split())
+    for number in (
+        "2.5000", "2.2500", "-0.2500", "+0.1250", "98,765", "4,321", "41 min 08 s", "1.2 MB", "7.7 MB",
+        "1 of 2", "1 min 04 s", "400.0 kB", "120.0 kB", "54,321", "0.75", "4242", "7 notes",
+        report.model.base_sha256,
+    ):  # fmt: skip
+        assert number in text, number
+
+
+def test_open_locks_are_admitted_and_closed_ones_are_not_denied(tmp_path):
+    report = example(tmp_path)
+    off = " ".join(outline(write_report(report, tmp_path).read_text()).text)
+    assert off.count("OFF in this run") == 3
+    assert "Whoever ran the coordinator could read it: 54,321 numbers" in off
+    assert "no mathematical limit" in off
+    assert "Masks were off" in off
+    assert "Noise was off" in off
+    locks = Locks(masks=True, seal=True, noise=True, clip_norm=1.0, epsilon=7.5, delta=1e-5)
+    on = " ".join(outline(write_report(replace(report, locks=locks), tmp_path).read_text()).text)
+    assert on.count("ON in this run") == 3
+    assert "ε = 7.50 at δ = 1e-05" in on
+    assert "Masks were off" not in on
+    assert "can read only their sum" in on
+
+
+def test_the_audio_in_the_page_is_the_piece(written):
+    _, html = written
+    encoded = re.search(r'src="data:audio/mpeg;base64,([^"]+)"', html)[1]
+    samples, rate = soundfile.read(io.BytesIO(base64.b64decode(encoded)))
+    assert rate == 44_100
+    assert len(samples) / rate == pytest.approx(0.5, abs=0.1)
+    spectrum = np.abs(np.fft.rfft(samples[4096:20480, 0]))
+    assert np.argmax(spectrum) * rate / 16384 == pytest.approx(440, abs=4)
+
+
+def test_the_json_holds_the_same_report_and_no_folder_names(tmp_path):
+    report = example(tmp_path)
+    write_report(report, tmp_path)
+    text = (tmp_path / "report.json").read_text(encoding="utf-8")
+    data = json.loads(text)
+    assert data["labels"][0]["name"] == report.labels[0].name
+    assert data["labels"][1]["nll_after"] == 2.125
+    assert data["labels"][0]["curve"]["held_out"][0] == [0, 2.5]
+    assert data["pieces"][0]["wav"] == "free.wav"
+    assert data["created"] == "2026-11-22T15:04:00+00:00"
+    assert str(tmp_path) not in text
+    assert str(tmp_path) not in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_missing_piece_is_named_and_the_last_report_survives(tmp_path):
+    report = example(tmp_path)
+    path = write_report(report, tmp_path)
+    before = path.read_bytes()
+    (tmp_path / "free.wav").unlink()
+    with pytest.raises(InputError, match=r"free\.wav"):
+        write_report(report, tmp_path)
+    assert path.read_bytes() == before
+    with pytest.raises(InputError, match="at least one label"):
+        write_report(replace(report, labels=()), tmp_path)
+
+
+def test_a_run_without_pieces_or_refusals_still_makes_a_page(tmp_path):
+    report = example(tmp_path)
+    labels = tuple(replace(label, refused=(), curve=LabelCurve(label.name, ())) for label in report.labels)
+    bare = replace(report, pieces=(), labels=labels, machine=(), limits=(), stages=(), messages=())
+    assert "Files that were refused" not in write_report(bare, tmp_path).read_text()
