@@ -70,9 +70,7 @@ def modules_after(*arguments: str) -> set[str]:
         "try: main()\nexcept SystemExit as e: assert not e.code, e.code\n"
         "print('MODULES', *sorted(sys.modules))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
     return set(done.stdout.rpartition("MODULES ")[2].split())
 
 
@@ -118,9 +116,7 @@ def test_constraints_pin_every_requirement() -> None:
         if "==" in line
     }
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    wanted = project["dependencies"] + [
-        r for group in project["optional-dependencies"].values() for r in group
-    ]
+    wanted = project["dependencies"] + [r for group in project["optional-dependencies"].values() for r in group]
     names = {r.split("[")[0].split(";")[0].strip() for r in wanted}
     bare = {n.split("=")[0].split(">")[0].split("<")[0].strip().lower().replace("_", "-") for n in names}
     assert not bare - pins - {"partbook"}

@@ -53,7 +53,8 @@ class _LazyGroup(click.Group):
             if (error.name or "").startswith("partbook"):
                 raise
             raise click.ClickException(
-                f"`partbook {cmd_name}` needs the package {error.name!r}; install it with: pip install 'partbook[{extra}]'"
+                f"`partbook {cmd_name}` needs the package {error.name!r}; "
+                f"install it with: pip install 'partbook[{extra}]'"
             ) from error
         return typer.main.get_command(application)
 

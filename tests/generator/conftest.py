@@ -109,9 +109,7 @@ def generator(release: Release) -> Generator:
 def serving(folder: Path) -> Iterator[tuple[subprocess.Popen[str], dict[str, str]]]:
     """`partbook serve` as a process of its own, and what it announces."""
     command = [*PARTBOOK, "serve", str(folder), "--address", "127.0.0.1:0", "--json"]
-    process = subprocess.Popen(
-        command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    process = subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         line = process.stdout.readline()
         assert line, process.stderr.read()

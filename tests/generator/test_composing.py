@@ -35,9 +35,7 @@ def test_the_bars_add_up_to_the_piece(generator):
     written = sorted(played_notes(piece.score).elements())
     assert len(bars) >= 3
     assert streamed
-    assert [(n.pitch, n.program, n.velocity) for n in streamed] == [
-        (n.pitch, n.program, n.velocity) for n in written
-    ]
+    assert [(n.pitch, n.program, n.velocity) for n in streamed] == [(n.pitch, n.program, n.velocity) for n in written]
     np.testing.assert_allclose([n.onset for n in streamed], [n.onset for n in written], atol=0.01)
     for before, after in pairwise(bars):
         assert before.end == after.start
@@ -66,9 +64,7 @@ def test_a_continuation_begins_with_the_prompt_and_says_where_it_goes_on(generat
     assert piece.continues_at == bars[0].end == pytest.approx(6.0, rel=0.02)  # tempi are kept on a grid
     given = sorted(played_notes(prompt).elements())
     assert [n.pitch for n in bars[0].notes] == [n.pitch for n in given]
-    np.testing.assert_allclose(
-        [n.onset for n in bars[0].notes], [n.onset for n in given], rtol=0.02, atol=0.01
-    )
+    np.testing.assert_allclose([n.onset for n in bars[0].notes], [n.onset for n in given], rtol=0.02, atol=0.01)
     assert piece.seconds >= piece.continues_at + REQUEST.seconds
     assert any(n.onset >= piece.continues_at - 0.01 for n in played_notes(piece.score))
 

@@ -112,9 +112,7 @@ def test_an_encrypted_key_needs_its_passphrase(partbook, base_folder, adapter_fi
 
 def test_generate_writes_midi_wav_and_provenance_that_agree(partbook, release, tmp_path):
     told = json.loads(
-        partbook("generate", "--release", release.path, "--out", tmp_path, *SHORT, "--name", "a b", "--json")[
-            0
-        ]
+        partbook("generate", "--release", release.path, "--out", tmp_path, *SHORT, "--name", "a b", "--json")[0]
     )
     provenance = json.loads((tmp_path / "a b.json").read_text())
     assert provenance["release"] == release.id

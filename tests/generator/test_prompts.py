@@ -104,9 +104,7 @@ def test_a_mel_of_the_wrong_size_or_scale_is_refused():
         memory_of_mel(np.full((688, 128), np.nan, dtype="<f2").tobytes())
 
 
-def clip(
-    seconds: float, kind: str = "FLAC", *, rate: int = 44_100, channels: int = 1, level: float = 0.1
-) -> bytes:
+def clip(seconds: float, kind: str = "FLAC", *, rate: int = 44_100, channels: int = 1, level: float = 0.1) -> bytes:
     """A 440 Hz tone as a file."""
     tone = level * np.sin(2 * np.pi * 440 * np.arange(int(seconds * rate)) / rate).astype(np.float32)
     file = io.BytesIO()

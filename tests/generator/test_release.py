@@ -70,9 +70,7 @@ def test_folding_the_adapter_into_the_weights_changes_no_logit(base_folder, adap
     torch.manual_seed(1)
     state = {name: t + 0.05 * torch.randn_like(t) for name, t in load_adapter(adapter_file).items()}
     save_adapter(tmp_path / "adapter", state, {})
-    folded = load_generator(
-        pack_release(base_folder, tmp_path / "adapter", tmp_path / "out", key)
-    ).model.cpu()
+    folded = load_generator(pack_release(base_folder, tmp_path / "adapter", tmp_path / "out", key)).model.cpu()
     adapted = apply_adapter(model_from_bytes(config, weights), state)
     inputs = torch.randint(3, 600, (1, 40)), torch.full((1, 688, 128), -1.0), torch.zeros(1, dtype=torch.bool)
     with torch.inference_mode():

@@ -88,9 +88,7 @@ def test_a_streamed_piece_is_the_one_written_without_a_server(stub, generator, r
 
 def test_a_missing_seed_is_drawn_and_reported_and_reproduces_the_piece(stub):
     first = list(stub.Generate(messages.GenerateRequest(seconds=3, max_tokens=300)))[-1].piece
-    again = list(stub.Generate(messages.GenerateRequest(seconds=3, max_tokens=300, seed=first.seed)))[
-        -1
-    ].piece
+    again = list(stub.Generate(messages.GenerateRequest(seconds=3, max_tokens=300, seed=first.seed)))[-1].piece
     assert first.midi == again.midi
 
 
@@ -102,10 +100,7 @@ def test_a_prompt_is_continued_through_the_server(stub):
 
 def test_a_mel_primes_a_piece_through_the_server(stub):
     mel = np.random.default_rng(0).uniform(-1, 1, (688, 128)).astype("<f2").tobytes()
-    assert (
-        list(stub.Generate(request(log_mel=mel)))[-1].piece.midi
-        != list(stub.Generate(request()))[-1].piece.midi
-    )
+    assert list(stub.Generate(request(log_mel=mel)))[-1].piece.midi != list(stub.Generate(request()))[-1].piece.midi
 
 
 def test_an_audio_clip_primes_a_piece_like_its_mel(stub):
@@ -114,8 +109,7 @@ def test_an_audio_clip_primes_a_piece_like_its_mel(stub):
     soundfile.write(file, tone, 44_100, format="FLAC")
     mel = memory_of_clip(file.getvalue()).astype("<f2").tobytes()
     pieces = [
-        list(stub.Generate(request(**how)))[-1].piece
-        for how in ({"audio_clip": file.getvalue()}, {"log_mel": mel})
+        list(stub.Generate(request(**how)))[-1].piece for how in ({"audio_clip": file.getvalue()}, {"log_mel": mel})
     ]
     assert pieces[0].midi == pieces[1].midi
 
@@ -306,8 +300,6 @@ def _self_signed(folder: Path) -> tuple[Path, Path]:
     )
     paths = folder / "tls.crt", folder / "tls.key"
     paths[0].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    pem = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
+    pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     paths[1].write_bytes(pem)
     return paths

@@ -80,9 +80,7 @@ def test_loading_says_what_is_wrong_with_a_key_file(key, tmp_path):
     text.chmod(0o600)
     other = ec.generate_private_key(ec.SECP384R1())
     rsa.write_bytes(
-        other.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
+        other.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     )
     rsa.chmod(0o600)
     for path, passphrase, reason in [

@@ -31,9 +31,7 @@ def model(tiny_base: Path) -> PartbookModel:
 
 def logits(model: PartbookModel) -> torch.Tensor:
     with torch.inference_mode():
-        return model(
-            torch.arange(20)[None], torch.zeros(1, MEMORY_FRAMES, BANDS), torch.ones(1, dtype=torch.bool)
-        )
+        return model(torch.arange(20)[None], torch.zeros(1, MEMORY_FRAMES, BANDS), torch.ones(1, dtype=torch.bool))
 
 
 def test_a_fresh_adapter_changes_nothing(model: PartbookModel) -> None:

@@ -38,9 +38,7 @@ def test_pieces_go_on_past_the_context(model, tiny_tokenizer: Tokenizer) -> None
 
 def test_the_writer_predicts_what_the_model_does_on_the_same_window(model, tiny_tokenizer: Tokenizer) -> None:
     context = model.config.context
-    prompt = np.asarray(
-        list(generate(model, tiny_tokenizer, Sampling(max_tokens=3 * context, end=False))), np.int16
-    )
+    prompt = np.asarray(list(generate(model, tiny_tokenizer, Sampling(max_tokens=3 * context, end=False))), np.int16)
     silent = torch.zeros(1, MEMORY_FRAMES, BANDS), torch.zeros(1, dtype=torch.bool)
     with torch.inference_mode():
         writer = Writer(model, tiny_tokenizer, None, prompt[:20])

@@ -65,8 +65,7 @@ def test_attention_is_softmax_of_scaled_rotated_products() -> None:
         part = slice(8 * head, 8 * head + 8)
         for t in range(6):
             turned = [
-                rotate(key[:, None, s : s + 1, part], cosine[s : s + 1], sine[s : s + 1]).flatten()
-                for s in range(6)
+                rotate(key[:, None, s : s + 1, part], cosine[s : s + 1], sine[s : s + 1]).flatten() for s in range(6)
             ]
             asked = rotate(query[:, None, t : t + 1, part], cosine[t : t + 1], sine[t : t + 1]).flatten()
             weights = F.softmax(torch.stack([asked @ turned[s] / math.sqrt(8) for s in range(t + 1)]), dim=0)

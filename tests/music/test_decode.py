@@ -189,9 +189,7 @@ def test_other_rates_are_resampled_to_44100() -> None:
     assert int(np.argmax(spectrum)) == pytest.approx(220, abs=1)
 
 
-def test_an_unknown_format_is_offered_to_the_ffmpeg_on_path(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unknown_format_is_offered_to_the_ffmpeg_on_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # A stand-in that keeps to the part of ffmpeg's interface used here: WAV of unknown length on stdout.
     buffer = io.BytesIO()
     soundfile.write(buffer, hum(), RATE, format="WAV", subtype="FLOAT")

@@ -65,8 +65,7 @@ def test_silence_before_the_music_is_cut_to_fifty_milliseconds():
 def test_the_tail_decays_to_nothing():
     done = polish(plucks()).samples
     level = [
-        float(np.sqrt(np.mean(done[i : i + RATE // 10] ** 2)))
-        for i in range(0, len(done) - RATE // 10, RATE // 10)
+        float(np.sqrt(np.mean(done[i : i + RATE // 10] ** 2))) for i in range(0, len(done) - RATE // 10, RATE // 10)
     ]
     assert level[-1] < 2e-3
     assert level[-1] < level[-5] < max(level)

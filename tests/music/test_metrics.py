@@ -52,11 +52,7 @@ def test_polyphony_counts_only_the_time_in_which_something_sounds():
 
 
 def test_the_notes_of_a_chord_are_one_attack():
-    rows = [
-        (beat + jitter, 0.4, pitch, 80)
-        for beat in (0.0, 0.5, 1.0)
-        for jitter, pitch in ((0.0, 60), (0.02, 64))
-    ]
+    rows = [(beat + jitter, 0.4, pitch, 80) for beat in (0.0, 0.5, 1.0) for jitter, pitch in ((0.0, 60), (0.02, 64))]
     assert figures(Notes.from_rows(rows)).inter_onset == pytest.approx(0.5)
 
 
@@ -95,10 +91,7 @@ def slow_copied_notes(a, b, tolerance=0.06):
                 interval = int(a.pitch[i + n]) - int(a.pitch[i + n - 1]) == int(b.pitch[j + n]) - int(
                     b.pitch[j + n - 1]
                 )
-                wait = (
-                    abs((a.onset[i + n] - a.onset[i + n - 1]) - (b.onset[j + n] - b.onset[j + n - 1]))
-                    <= tolerance
-                )
+                wait = abs((a.onset[i + n] - a.onset[i + n - 1]) - (b.onset[j + n] - b.onset[j + n - 1])) <= tolerance
                 if not (interval and wait):
                     break
                 n += 1
@@ -129,9 +122,7 @@ def test_the_fast_search_agrees_with_the_definition(seed):
     assert span.notes == slow_copied_notes(a, b)
     if span.notes > 1:
         i, j, n = span.first, span.second, span.notes
-        np.testing.assert_array_equal(
-            np.diff(a.pitch[i : i + n].astype(int)), np.diff(b.pitch[j : j + n].astype(int))
-        )
+        np.testing.assert_array_equal(np.diff(a.pitch[i : i + n].astype(int)), np.diff(b.pitch[j : j + n].astype(int)))
 
 
 def test_an_hour_of_notes_is_searched_in_a_moment():

@@ -56,7 +56,7 @@ def test_memory_is_only_what_was_heard_before() -> None:
     window = memory_before(item.mel, 12.0)
     assert window is not None
     assert window.shape == (MEMORY_FRAMES, BANDS)
-    end = int(round(12.0 * FRAMES_PER_SECOND))
+    end = round(12.0 * FRAMES_PER_SECOND)
     assert np.array_equal(window, item.mel[end - MEMORY_FRAMES : end])
 
 
@@ -64,7 +64,7 @@ def test_a_short_past_is_padded_in_front_and_none_is_none() -> None:
     item = recording([1] * 20)
     window = memory_before(item.mel, 2.0)
     assert window is not None
-    heard = int(round(2.0 * FRAMES_PER_SECOND))
+    heard = round(2.0 * FRAMES_PER_SECOND)
     assert (window[:-heard] == -1).all()
     assert np.array_equal(window[-heard:], item.mel[:heard])
     assert memory_before(item.mel, 0.5) is None

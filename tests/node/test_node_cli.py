@@ -141,9 +141,7 @@ def test_strict_is_content_when_all_is_well(
     first: tuple[Path, subprocess.CompletedProcess[str]], folder: Path, tokenizer: Path
 ) -> None:
     vault, _ = first
-    done = partbook(
-        "node", "ingest", folder / "good.wav", "--vault", vault, "--tokenizer", tokenizer, "--strict"
-    )
+    done = partbook("node", "ingest", folder / "good.wav", "--vault", vault, "--tokenizer", tokenizer, "--strict")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "1 already known, 0 refused" in done.stdout
 
@@ -230,11 +228,7 @@ def test_programs_have_numbers_and_names() -> None:
     assert program_number("Harpsichord") == 6
     assert program_number("violin") == 40
     assert program_number("orchestral harp") == 46
-    for wrong, message in (
-        ("128", "between 0 and 127"),
-        ("-1", "between"),
-        ("piano", "may mean"),
-        ("zither", "no General"),
-    ):
+    wrongs = {"128": "between 0 and 127", "-1": "between", "piano": "may mean", "zither": "no General"}
+    for wrong, message in wrongs.items():
         with pytest.raises(InputError, match=message):
             program_number(wrong)

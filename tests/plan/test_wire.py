@@ -73,7 +73,7 @@ def test_pickled_arrays_are_not_read() -> None:
                     "receipt": ConfigRecord({"plan_hash": "h"}),
                     "contribution": ArrayRecord({"update": array}),
                 }
-            )  # fmt: skip
+            )
         )
 
 

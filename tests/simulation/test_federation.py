@@ -33,10 +33,7 @@ TRAINING = LocalTraining(steps=6, batch=3, learning_rate=1e-2, clip=2.0)
 
 @pytest.fixture(scope="module")
 def label_recordings(tiny_tokenizer: Tokenizer) -> dict[str, list[Recording]]:
-    return {
-        m: [recording_of(tune(i), tiny_tokenizer, 10 * i + k) for k in range(2)]
-        for i, m in enumerate(MEMBERS)
-    }
+    return {m: [recording_of(tune(i), tiny_tokenizer, 10 * i + k) for k in range(2)] for i, m in enumerate(MEMBERS)}
 
 
 @pytest.fixture
@@ -57,18 +54,14 @@ def config(tmp_path: Path, tiny_base: Path, recordings: list[Recording]) -> Fede
 
 
 @pytest.fixture
-def nodes(
-    tmp_path: Path, tiny_base: Path, label_recordings: dict[str, list[Recording]]
-) -> dict[str, NodeConfig]:
+def nodes(tmp_path: Path, tiny_base: Path, label_recordings: dict[str, list[Recording]]) -> dict[str, NodeConfig]:
     found = {}
     for member, recordings in label_recordings.items():
         with Vault.create(tmp_path / member) as vault:
             for recording in recordings:
                 vault.add(recording, f"{hash(recording.title) & 0xFFFF:064x}")
         journal = tmp_path / f"{member}.jsonl"
-        found[member] = NodeConfig(
-            member, tmp_path / member, journal, base=tiny_base, seed=5, allow_clear_sums=True
-        )
+        found[member] = NodeConfig(member, tmp_path / member, journal, base=tiny_base, seed=5, allow_clear_sums=True)
     return found
 
 
@@ -80,9 +73,7 @@ def last_state(config: FederationConfig):
     return state
 
 
-def test_rounds_lower_the_held_out_loss_of_every_label(
-    config: FederationConfig, nodes: dict[str, NodeConfig]
-) -> None:
+def test_rounds_lower_the_held_out_loss_of_every_label(config: FederationConfig, nodes: dict[str, NodeConfig]) -> None:
     simulate(config, nodes)
     history = last_state(config).history
     assert [record.round for record in history] == [0, 1, 2, 3]
@@ -179,9 +170,7 @@ def test_only_plans_adapters_and_clipped_updates_cross(
                 assert secret not in outbound
 
 
-def test_losses_stay_in_the_labels_own_journal(
-    config: FederationConfig, nodes: dict[str, NodeConfig]
-) -> None:
+def test_losses_stay_in_the_labels_own_journal(config: FederationConfig, nodes: dict[str, NodeConfig]) -> None:
     simulate(config, nodes)
     for member, node in nodes.items():
         assert node.journal is not None
@@ -200,9 +189,7 @@ def test_a_node_outside_a_simulation_refuses_clear_sums_and_the_round_says_so(
     assert last_state(config).round == 0
 
 
-def test_a_node_with_another_base_model_refuses(
-    config: FederationConfig, nodes: dict[str, NodeConfig]
-) -> None:
+def test_a_node_with_another_base_model_refuses(config: FederationConfig, nodes: dict[str, NodeConfig]) -> None:
     from partbook.model.checkpoint import BASE
 
     other = {**nodes, "Alto": replace(nodes["Alto"], base=BASE)}
@@ -210,19 +197,15 @@ def test_a_node_with_another_base_model_refuses(
         simulate(config, other)
 
 
-def test_an_empty_vault_is_named(
-    config: FederationConfig, nodes: dict[str, NodeConfig], tmp_path: Path
-) -> None:
+def test_an_empty_vault_is_named(config: FederationConfig, nodes: dict[str, NodeConfig], tmp_path: Path) -> None:
     with Vault.create(tmp_path / "empty"):
         pass
     other = {**nodes, "Tenor": replace(nodes["Tenor"], vault=tmp_path / "empty")}
-    with pytest.raises(CohortTooSmall, match="Tenor declined with InputError.*node ingest"):
+    with pytest.raises(CohortTooSmall, match=r"Tenor declined with InputError.*node ingest"):
         simulate(config, other)
 
 
-def test_four_members_go_on_without_one(
-    config: FederationConfig, nodes: dict[str, NodeConfig], tmp_path: Path
-) -> None:
+def test_four_members_go_on_without_one(config: FederationConfig, nodes: dict[str, NodeConfig], tmp_path: Path) -> None:
     with Vault.create(tmp_path / "empty"):
         pass
     broken = replace(nodes["Tenor"], member="Cantus", vault=tmp_path / "empty")

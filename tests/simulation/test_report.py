@@ -31,9 +31,7 @@ from partbook.simulation.report import (
     write_report,
 )
 
-TUNE = Notes.from_rows(
-    [(i * 0.25, 0.25, 60 + (0, 2, 4, 5, 7, 9, 11)[i % 7], 40 + 5 * (i % 12)) for i in range(40)]
-)
+TUNE = Notes.from_rows([(i * 0.25, 0.25, 60 + (0, 2, 4, 5, 7, 9, 11)[i % 7], 40 + 5 * (i % 12)) for i in range(40)])
 VOID = {"meta", "img", "br", "link", "input", "hr", "source"}
 
 
@@ -117,9 +115,7 @@ def written(tmp_path):
 def test_the_page_fetches_nothing_and_runs_nothing(written):
     _, html = written
     parsed = outline(html)
-    assert not {"script", "link", "iframe", "object", "embed", "base", "form"} & {
-        tag for tag, _ in parsed.tags
-    }
+    assert not {"script", "link", "iframe", "object", "embed", "base", "form"} & {tag for tag, _ in parsed.tags}
     for _, attributes in parsed.tags:
         for name, value in attributes.items():
             assert not name.startswith("on")

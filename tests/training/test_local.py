@@ -15,9 +15,7 @@ from partbook.plan.rounds import LocalTraining
 from partbook.training.local import Examples, clip, local_update
 
 
-def update(
-    base: Path, tokenizer: Tokenizer, recordings: list[Recording], training: LocalTraining, seed: int = 0
-):
+def update(base: Path, tokenizer: Tokenizer, recordings: list[Recording], training: LocalTraining, seed: int = 0):
     model = attach(load_model(base))
     state = adapter_state(model)
     examples = Examples(recordings, tokenizer, model.config.context)
@@ -78,9 +76,7 @@ def test_a_batch_takes_each_recording_at_most_once_while_they_last(
     owners = set()
     for row in windows.ids:
         body = [int(i) for i in row[1:] if i not in (tiny_tokenizer.pad, tiny_tokenizer.eos)]
-        owners |= {
-            n for n, r in enumerate(recordings) if " ".join(map(str, body)) in " ".join(map(str, r.ids))
-        }
+        owners |= {n for n, r in enumerate(recordings) if " ".join(map(str, body)) in " ".join(map(str, r.ids))}
     assert owners == set(range(len(recordings)))
     assert len(examples.batch(10, np.random.default_rng(0))) == 10
 

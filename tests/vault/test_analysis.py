@@ -62,9 +62,7 @@ def test_bars_begin_when_their_first_notes_sound(clip: Path, tiny_tokenizer: Tok
 
 
 def test_sound_without_notes_is_refused_by_name(tmp_path: Path, tiny_tokenizer: Tokenizer) -> None:
-    whistle = 0.1 * np.sin(
-        2 * np.pi * 9000 * np.arange(5 * RATE) / RATE
-    )  # an octave above the piano's last key
+    whistle = 0.1 * np.sin(2 * np.pi * 9000 * np.arange(5 * RATE) / RATE)  # an octave above the piano's last key
     soundfile.write(tmp_path / "whistle.wav", whistle.astype(np.float32), RATE)
     with pytest.raises(NoNotesFound, match=r"whistle\.wav"):
         analyse(tmp_path / "whistle.wav", tiny_tokenizer, Transcriber())

@@ -122,10 +122,10 @@ def test_a_worker_killed_once_costs_nothing_and_a_file_that_always_ends_it_is_na
     folder: Path, vault: Vault, tokenizer: Path
 ) -> None:
     once, always = folder / "0.wav", folder / "1.wav"
-    noise = np.random.default_rng(0).integers(-9000, 9000, (120 * RATE, 2), dtype=np.int16)
+    noise = np.random.default_rng(0).integers(-9000, 9000, (20 * RATE, 2), dtype=np.int16)
     # Slow enough to decode for their readers to be caught at it; only the first goes in.
     tune, _ = soundfile.read(once, dtype="int16")
-    soundfile.write(once, np.concatenate([np.zeros_like(noise), tune]), RATE, format="FLAC")
+    soundfile.write(once, np.concatenate([noise[::-1], tune]), RATE, format="FLAC")
     soundfile.write(always, noise, RATE, format="FLAC")
     finished = threading.Event()
     killed: dict[Path, set[int]] = {once: set(), always: set()}
@@ -138,7 +138,7 @@ def test_a_worker_killed_once_costs_nothing_and_a_file_that_always_ends_it_is_na
                     if reading and (always in reading or not killed[once]):
                         process.send_signal(signal.SIGKILL)
                         killed[reading.pop()].add(process.pid)
-            time.sleep(0.002)
+            time.sleep(0.005)
 
     threading.Thread(target=kill_whoever_reads_them, daemon=True).start()
     report = ingest(folder, vault, tokenizer, workers=1)
@@ -175,9 +175,7 @@ SCRIPT = """
 """
 
 
-def test_workers_end_when_their_parent_is_killed(
-    tmp_path: Path, folder: Path, vault: Vault, tokenizer: Path
-) -> None:
+def test_workers_end_when_their_parent_is_killed(tmp_path: Path, folder: Path, vault: Vault, tokenizer: Path) -> None:
     vault.close()
     script = tmp_path / "script.py"
     script.write_text(textwrap.dedent(SCRIPT))

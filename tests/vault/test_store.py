@@ -91,9 +91,7 @@ def test_removal_leaves_no_trace_of_the_recording(vault: Vault, recordings: list
         vault.get(gone)
 
 
-def test_the_disk_tells_neither_titles_nor_hashes_nor_figures(
-    vault: Vault, recordings: list[Recording]
-) -> None:
+def test_the_disk_tells_neither_titles_nor_hashes_nor_figures(vault: Vault, recordings: list[Recording]) -> None:
     secret = dataclasses.replace(recordings[0], title="Unreleased Symphony", seconds=1234.5678)
     vault.add(secret, SHA[0], file_sha256=SHA[1])
     vault.close()

@@ -21,17 +21,13 @@ app = typer.Typer(
 )
 
 _Vault = Annotated[Path, typer.Option("--vault", help="Folder of the vault.", show_default=False)]
-_Key = Annotated[
-    Path | None, typer.Option("--key", help="Key file of mode 0600; inside the vault where not given.")
-]
+_Key = Annotated[Path | None, typer.Option("--key", help="Key file of mode 0600; inside the vault where not given.")]
 _Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
 
 
 @app.command()
 def ingest(
-    sources: Annotated[
-        list[Path], typer.Argument(metavar="FOLDER...", help="Folders of recordings, or single files.")
-    ],
+    sources: Annotated[list[Path], typer.Argument(metavar="FOLDER...", help="Folders of recordings, or single files.")],
     vault: _Vault,
     key: _Key = None,
     program: Annotated[
@@ -65,18 +61,12 @@ def ingest(
     exists = (vault / "index.sqlite").exists()
     with Vault.open(vault, key, writable=True) if exists else Vault.create(vault, key) as opened:
         if not exists:
-            console.print(
-                f"Made a vault in {vault}; its key is {key or vault / 'vault.key'}. Keep a copy of it."
-            )
+            console.print(f"Made a vault in {vault}; its key is {key or vault / 'vault.key'}. Keep a copy of it.")
         try:
             with _Progress(console) as progress:
-                report = run(
-                    sources, opened, chosen, program=number, workers=workers, on_event=progress.advance
-                )
+                report = run(sources, opened, chosen, program=number, workers=workers, on_event=progress.advance)
         except KeyboardInterrupt:
-            console.print(
-                f"Interrupted. The vault holds {len(opened)} recordings; run the same command to go on."
-            )
+            console.print(f"Interrupted. The vault holds {len(opened)} recordings; run the same command to go on.")
             raise typer.Exit(130) from None
         summary = opened.summary()
     if as_json:
@@ -124,9 +114,7 @@ def program_number(text: str) -> int:
     fitting = [wanted] if wanted in names else [name for name in names if wanted and wanted in name]
     if len(fitting) == 1:
         return names.index(fitting[0])
-    meant = (
-        f"it may mean {', '.join(fitting[:6])}" if fitting else "no General MIDI instrument is called that"
-    )
+    meant = f"it may mean {', '.join(fitting[:6])}" if fitting else "no General MIDI instrument is called that"
     raise InputError(f"--program {text!r}: {meant}; give its number (0 to 127) or its whole name.")
 
 

@@ -101,9 +101,7 @@ class LabelNode:
             try:
                 state = unflatten(adapter, self._shape)
             except ConfigError as error:
-                raise UnknownModel(
-                    f"{error} The coordinator must use the base model that the plan names."
-                ) from error
+                raise UnknownModel(f"{error} The coordinator must use the base model that the plan names.") from error
             if state_hash(state) != plan.model_hash:
                 raise CorruptMessage(
                     "The adapter received is not the one the plan names; the coordinator must re-send it."
@@ -124,9 +122,7 @@ class LabelNode:
         """
         with self._busy:
             if plan_hash not in self._finished:
-                raise StalePlan(
-                    f"{self.member} holds no update for plan {plan_hash[:12]}…; start the round again."
-                )
+                raise StalePlan(f"{self.member} holds no update for plan {plan_hash[:12]}…; start the round again.")
             return self._finished[plan_hash]
 
     def _check(self, plan: RoundPlan) -> None:
@@ -138,9 +134,7 @@ class LabelNode:
                 f"{self._base_hash[:12]}…; install the same Partbook release everywhere."
             )
         if plan.round <= self._round:
-            raise StalePlan(
-                f"{self.member} has already trained for round {self._round}; round {plan.round} is over."
-            )
+            raise StalePlan(f"{self.member} has already trained for round {self._round}; round {plan.round} is over.")
         if not plan.locks.masks and not self._config.allow_clear_sums:
             raise ClearSumsRefused(
                 f"Round {plan.round} asks {self.member} for an update without masks, which the coordinator could "
@@ -151,9 +145,7 @@ class LabelNode:
         if self._config.seed is None:
             return np.random.Generator(np.random.Philox(int.from_bytes(os.urandom(8), "little")))
         text = f"{self._config.seed}/{self.member}/{plan.round}".encode()
-        return np.random.Generator(
-            np.random.Philox(int.from_bytes(hashlib.sha256(text).digest()[:8], "little"))
-        )
+        return np.random.Generator(np.random.Philox(int.from_bytes(hashlib.sha256(text).digest()[:8], "little")))
 
     def _note(self, plan: RoundPlan, loss: float, norm: float) -> None:
         if self._config.journal is None:

@@ -71,9 +71,7 @@ def _period(onset: _Array, weight: _Array) -> float | None:
         return None
     coherence = np.zeros((4, len(_TEMPI)))
     windows = 0
-    for start in np.arange(
-        onset[0], max(onset[-1] - 4.0, onset[0] + 0.1), 4.0
-    ):  # s; half-overlapping, 8 s long
+    for start in np.arange(onset[0], max(onset[-1] - 4.0, onset[0] + 0.1), 4.0):  # s; half-overlapping, 8 s long
         inside = (onset >= start) & (onset < start + 8.0)
         if np.count_nonzero(inside) < 6:
             continue

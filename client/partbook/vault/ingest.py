@@ -166,8 +166,8 @@ def ingest(
                     # and whichever breaks the pool ends up first.
                     result = pool.alone(path)
                     waiting = deque((p, s, f if _sound(f) else pool.submit(p)) for p, s, f in waiting)
-                waiting.popleft()
                 settle(path, file_sha256, result)
+                waiting.popleft()  # only now: Ctrl-C in the midst of storing stores it after all, below
         except KeyboardInterrupt:
             for path, file_sha256, future in waiting:
                 if future.done() and _sound(future):

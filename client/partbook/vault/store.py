@@ -66,9 +66,7 @@ class VaultSummary:
 class Vault:
     """An open vault. One process may write at a time; any number may read. Use it in a `with` statement."""
 
-    def __init__(
-        self, path: Path, index: sqlite3.Connection, keys: VaultKeys, lock: IO[bytes] | None
-    ) -> None:
+    def __init__(self, path: Path, index: sqlite3.Connection, keys: VaultKeys, lock: IO[bytes] | None) -> None:
         """Use `Vault.create` or `Vault.open`."""
         self._path = path
         self._index = index
@@ -90,9 +88,7 @@ class Vault:
         """
         with _disk_errors(path):
             if path.exists() and (not path.is_dir() or {p.name for p in path.iterdir()} - _UNBORN):
-                raise VaultError(
-                    f"{path} is not an empty folder; open the vault that is there, or name another place."
-                )
+                raise VaultError(f"{path} is not an empty folder; open the vault that is there, or name another place.")
             (path / "shards").mkdir(parents=True, exist_ok=True)
             path.chmod(0o700)
             with _locked(path):
@@ -116,9 +112,7 @@ class Vault:
             VaultBusy: `writable`, and another process is writing.
         """
         if not (path / "index.sqlite").is_file():
-            raise VaultError(
-                f"There is no vault at {path}; `partbook node ingest FOLDER --vault {path}` makes one."
-            )
+            raise VaultError(f"There is no vault at {path}; `partbook node ingest FOLDER --vault {path}` makes one.")
         master = read_key_file(key_file or path / "vault.key")
         with _disk_errors(path):
             lock = _locked(path) if writable else None
@@ -126,9 +120,7 @@ class Vault:
             try:
                 written = int(_meta(index, "format") or 0)
                 if written != FORMAT:
-                    raise VaultError(
-                        f"The vault at {path} has format {written}; this Partbook reads {FORMAT}."
-                    )
+                    raise VaultError(f"The vault at {path} has format {written}; this Partbook reads {FORMAT}.")
                 vault_id = bytes(_meta(index, "vault_id") or b"")
                 keys = VaultKeys.derive(master, vault_id)
                 expected = hmac.digest(keys.check, vault_id, "sha256")
@@ -187,9 +179,7 @@ class Vault:
             WrongVaultKey: the shard was altered, or swapped with another.
         """
         if identifier not in self:
-            raise VaultError(
-                f"The vault {self._path} holds no recording {identifier}; `ids()` lists those it holds."
-            )
+            raise VaultError(f"The vault {self._path} holds no recording {identifier}; `ids()` lists those it holds.")
         shard = self._shard(identifier)
         try:
             blob = shard.read_bytes()
@@ -205,9 +195,7 @@ class Vault:
             raise VaultError(f"The shard {shard} was written by another version: {error}") from error
 
     def __contains__(self, identifier: object) -> bool:
-        return (
-            self._index.execute("SELECT 1 FROM recordings WHERE id = ?", (identifier,)).fetchone() is not None
-        )
+        return self._index.execute("SELECT 1 FROM recordings WHERE id = ?", (identifier,)).fetchone() is not None
 
     def __len__(self) -> int:
         return int(self._index.execute("SELECT COUNT(*) FROM recordings").fetchone()[0])
@@ -220,9 +208,7 @@ class Vault:
         """
         seconds, tokens, size, count = 0.0, 0, 0, 0
         for identifier, bytes_, sealed in self._index.execute("SELECT id, bytes, figures FROM recordings"):
-            figures = json.loads(
-                self._unsealed(self._keys.index, sealed, identifier, str(self._path / "index.sqlite"))
-            )
+            figures = json.loads(self._unsealed(self._keys.index, sealed, identifier, str(self._path / "index.sqlite")))
             seconds += figures["seconds"]
             tokens += figures["tokens"]
             size += bytes_
@@ -276,9 +262,7 @@ class Vault:
                 with _disk_errors(self._path):
                     self._write_shard(shard, blob)
                     with self._index:
-                        self._index.execute(
-                            "INSERT INTO recordings (id, bytes, figures) VALUES (?, ?, ?)", row
-                        )
+                        self._index.execute("INSERT INTO recordings (id, bytes, figures) VALUES (?, ?, ?)", row)
             except BaseException:
                 if identifier not in self:
                     shard.unlink(missing_ok=True)
@@ -322,9 +306,7 @@ class Vault:
         return _AAD + self._vault_id + bytes.fromhex(identifier)  # 17 + 16 + 32 bytes: no two read alike
 
     def _sealed(self, key: bytes, plain: bytes, identifier: str) -> bytes:
-        nonce = secrets.token_bytes(
-            _NONCE_BYTES
-        )  # random: safe for 2^32 messages a key (NIST SP 800-38D, 8.3)
+        nonce = secrets.token_bytes(_NONCE_BYTES)  # random: safe for 2^32 messages a key (NIST SP 800-38D, 8.3)
         return nonce + AESGCM(key).encrypt(nonce, plain, self._aad(identifier))
 
     def _unsealed(self, key: bytes, blob: bytes, identifier: str, where: str) -> bytes:
@@ -396,9 +378,7 @@ def _locked(path: Path) -> IO[bytes]:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         lock.close()
-        raise VaultBusy(
-            f"Another process is writing to the vault {path}; wait for it to end, or stop it."
-        ) from error
+        raise VaultBusy(f"Another process is writing to the vault {path}; wait for it to end, or stop it.") from error
     return lock
 
 
@@ -418,16 +398,8 @@ def _disk_errors(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        hint = (
-            "no room is left; free some and run this again" if full else f"{error.strerror}; check the disk"
-        )
-        raise VaultError(
-            f"The vault {path} could not be written: {hint}. What was in it still is."
-        ) from error
+        hint = "no room is left; free some and run this again" if full else f"{error.strerror}; check the disk"
+        raise VaultError(f"The vault {path} could not be written: {hint}. What was in it still is.") from error
     except sqlite3.Error as error:
-        hint = (
-            "no room is left; free some and run this again"
-            if "full" in str(error)
-            else f"{error}; check the disk"
-        )
+        hint = "no room is left; free some and run this again" if "full" in str(error) else f"{error}; check the disk"
         raise VaultError(f"The index of the vault {path} cannot be used: {hint}.") from error

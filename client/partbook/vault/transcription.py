@@ -104,9 +104,7 @@ class Transcriber:
             options.intra_op_num_threads = 1
             options.inter_op_num_threads = 1
             options.log_severity_level = 3
-            self._session = onnxruntime.InferenceSession(
-                str(NETWORK), options, providers=["CPUExecutionProvider"]
-            )
+            self._session = onnxruntime.InferenceSession(str(NETWORK), options, providers=["CPUExecutionProvider"])
         return self._session
 
 

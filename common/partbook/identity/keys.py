@@ -77,9 +77,7 @@ class PublicIdentity:
     @property
     def fingerprint(self) -> str:
         """SHA-256 of the key's DER encoding in groups of four hex digits, to be read aloud and compared."""
-        der = self._key().public_bytes(
-            serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
-        )
+        der = self._key().public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
         digest = hashlib.sha256(der).hexdigest()
         return " ".join(digest[i : i + 4] for i in range(0, len(digest), 4))
 
@@ -109,9 +107,7 @@ class IdentityKey:
         return f"IdentityKey({self.public.fingerprint})"
 
     def __reduce__(self) -> str:
-        raise TypeError(
-            "An identity key is not pickled; save it with a passphrase and load it where it is needed."
-        )
+        raise TypeError("An identity key is not pickled; save it with a passphrase and load it where it is needed.")
 
     @classmethod
     def generate(cls) -> IdentityKey:
@@ -141,20 +137,14 @@ class IdentityKey:
             key = serialization.load_pem_private_key(blob, password=passphrase)
         except TypeError as error:
             wanted = (
-                "is encrypted: give its passphrase"
-                if passphrase is None
-                else "is not encrypted: give no passphrase"
+                "is encrypted: give its passphrase" if passphrase is None else "is not encrypted: give no passphrase"
             )
             raise UnusableKey(f"The identity key {path} {wanted}.") from error
         except (ValueError, UnsupportedAlgorithm) as error:
-            reason = (
-                "is not a private key in PEM" if passphrase is None else "does not open with this passphrase"
-            )
+            reason = "is not a private key in PEM" if passphrase is None else "does not open with this passphrase"
             raise UnusableKey(f"The identity key {path} {reason}; restore it from your backup.") from error
         if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
-            raise UnusableKey(
-                f"{path} is not an ECDSA key on P-256, the only kind Partbook uses; generate a new one."
-            )
+            raise UnusableKey(f"{path} is not an ECDSA key on P-256, the only kind Partbook uses; generate a new one.")
         return cls(key)
 
     def save(self, path: Path, passphrase: bytes | None = None) -> None:
@@ -166,15 +156,11 @@ class IdentityKey:
         cipher: serialization.KeySerializationEncryption = serialization.NoEncryption()
         if passphrase is not None:
             cipher = serialization.BestAvailableEncryption(passphrase)
-        blob = self._private.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, cipher
-        )
+        blob = self._private.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, cipher)
         try:
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         except FileExistsError as error:
-            raise UnusableKey(
-                f"{path} exists already and a key is never overwritten; choose another name."
-            ) from error
+            raise UnusableKey(f"{path} exists already and a key is never overwritten; choose another name.") from error
         except OSError as error:
             raise UnusableKey(f"The identity key cannot be written to {path}: {error.strerror}.") from error
         try:

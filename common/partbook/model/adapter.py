@@ -90,9 +90,7 @@ def trained_parameters(model: PartbookModel) -> dict[str, nn.Parameter]:
 
 def adapter_state(model: PartbookModel) -> dict[str, Tensor]:
     """A copy of the federated parameters, float32 on the CPU."""
-    return {
-        name: p.detach().to("cpu", torch.float32).clone() for name, p in trained_parameters(model).items()
-    }
+    return {name: p.detach().to("cpu", torch.float32).clone() for name, p in trained_parameters(model).items()}
 
 
 def apply_adapter(model: PartbookModel, state: Mapping[str, Tensor]) -> PartbookModel:
@@ -120,9 +118,7 @@ def apply_adapter(model: PartbookModel, state: Mapping[str, Tensor]) -> Partbook
 
 def flatten(state: Mapping[str, Tensor]) -> NDArray[np.float32]:
     """The state as one float32 vector, in canonical order: (d,)."""
-    return np.concatenate([state[name].detach().cpu().numpy().ravel() for name in sorted(state)]).astype(
-        np.float32
-    )
+    return np.concatenate([state[name].detach().cpu().numpy().ravel() for name in sorted(state)]).astype(np.float32)
 
 
 def unflatten(vector: NDArray[np.float32], like: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -171,6 +167,4 @@ def load_adapter(path: Path) -> dict[str, Tensor]:
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (safe_open is no mapping)
     except (OSError, SafetensorError) as error:
-        raise AlteredFile(
-            f"{path} is not an adapter ({error}); restore it from the run or the release."
-        ) from error
+        raise AlteredFile(f"{path} is not an adapter ({error}); restore it from the run or the release.") from error

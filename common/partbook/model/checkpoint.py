@@ -58,9 +58,7 @@ def base_manifest(folder: Path = BASE) -> dict[str, Any]:
         manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_text())
         expected: dict[str, str] = manifest["files"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise AlteredFile(
-            f"{folder}/manifest.json cannot be read ({error}); restore the base model."
-        ) from error
+        raise AlteredFile(f"{folder}/manifest.json cannot be read ({error}); restore the base model.") from error
     for name in FILES:
         try:
             found = hashlib.sha256((folder / name).read_bytes()).hexdigest()
@@ -83,9 +81,7 @@ def model_from_bytes(config: str, weights: bytes) -> PartbookModel:
         state = {name: tensor.to(torch.float32) for name, tensor in load_tensors(weights).items()}
         model.load_state_dict(state)
     except (SafetensorError, RuntimeError) as error:
-        raise AlteredFile(
-            f"The weights do not fit config.json ({error}); restore both from one source."
-        ) from error
+        raise AlteredFile(f"The weights do not fit config.json ({error}); restore both from one source.") from error
     return model.eval()
 
 

@@ -64,9 +64,7 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: Tensor, cosine: Tensor, sine: Tensor, cache: LayerCache | None, past: int) -> Tensor:
         """(b, t, d) → (b, t, d); `cosine` and `sine` are those of positions past … past + t."""
-        query, key, value = (
-            _split(f(x), self.heads) for f in (self.query, self.key, self.value)
-        )  # (b, h, t, d/h)
+        query, key, value = (_split(f(x), self.heads) for f in (self.query, self.key, self.value))  # (b, h, t, d/h)
         query, key = rotate(query, cosine, sine), rotate(key, cosine, sine)
         if cache is None:
             mixed = F.scaled_dot_product_attention(query, key, value, is_causal=True)
@@ -101,9 +99,7 @@ class CrossAttention(nn.Module):
     def forward(self, x: Tensor, keys: Tensor, values: Tensor, audible: Tensor) -> Tensor:
         """(b, t, d) → (b, t, d); `audible` (b, 1, 1, s) is False where there is nothing to attend to."""
         query = _split(self.query(x), self.heads)
-        merged: Tensor = self.out(
-            _merge(F.scaled_dot_product_attention(query, keys, values, attn_mask=audible))
-        )
+        merged: Tensor = self.out(_merge(F.scaled_dot_product_attention(query, keys, values, attn_mask=audible)))
         return merged
 
 
@@ -133,7 +129,8 @@ class Block(nn.Module):
         """(b, t, d) → (b, t, d); `memory` is this block's keys and values of the sound."""
         x = x + self.dropout(self.self_attention(self.norm_self(x), *angles, cache, past))
         x = x + self.dropout(self.cross_attention(self.norm_cross(x), *memory, audible))
-        return x + self.dropout(self.down(F.gelu(self.up(self.norm_feed(x)))))
+        x = x + self.dropout(self.down(F.gelu(self.up(self.norm_feed(x)))))
+        return x
 
 
 class MelEncoder(nn.Module):
@@ -171,7 +168,7 @@ class MelEncoder(nn.Module):
 
 
 def _split(x: Tensor, heads: int) -> Tensor:
-    return x.unflatten(-1, (heads, -1)).transpose(1, 2)  # (b, h, t, d/h)
+    return x.view(*x.shape[:-1], heads, -1).transpose(1, 2)  # (b, h, t, d/h)
 
 
 def _merge(x: Tensor) -> Tensor:

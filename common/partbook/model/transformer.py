@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
@@ -26,9 +27,8 @@ class PartbookModel(nn.Module):
         self.config = config
         self.embedding = nn.Embedding(config.vocabulary, config.width)
         self.encoder = MelEncoder(config.width)
-        self.blocks = nn.ModuleList(
-            Block(config.width, config.heads, config.hidden, dropout) for _ in range(config.layers)
-        )
+        blocks = [Block(config.width, config.heads, config.hidden, dropout) for _ in range(config.layers)]
+        self.blocks = nn.ModuleList(blocks)
         self.norm = nn.LayerNorm(config.width)
         self.dropout = nn.Dropout(dropout)
         cosine, sine = rotary_angles(config.context, config.width // config.heads)
@@ -56,7 +56,7 @@ class PartbookModel(nn.Module):
         memory, audible = self.encode(mel, has_memory)
         x = self._embed(ids)
         angles = self.cosine[: ids.shape[1]], self.sine[: ids.shape[1]]
-        for block in self.blocks:
+        for block in self._decoder():
             x = block(x, angles, block.cross_attention.keys_values(memory), audible, None, 0)
         return self._logits(x)
 
@@ -65,7 +65,7 @@ class PartbookModel(nn.Module):
         config, batch = self.config, len(memory)
         shape = (batch, config.heads, config.context, config.width // config.heads)
         layers = []
-        for block in self.blocks:
+        for block in self._decoder():
             key, value = memory.new_zeros(shape), memory.new_zeros(shape)
             layers.append(LayerCache(key, value, *block.cross_attention.keys_values(memory)))
         return Cache(layers)
@@ -82,6 +82,11 @@ class PartbookModel(nn.Module):
             x = block(x, angles, (layer.memory_key, layer.memory_value), audible, layer, past)
         cache.length = now
         return self._logits(x)
+
+    def _decoder(self) -> Iterator[Block]:
+        for block in self.blocks:
+            assert isinstance(block, Block), "blocks holds nothing else; ModuleList forgets types"
+            yield block
 
     def _embed(self, ids: Tensor) -> Tensor:
         x: Tensor = self.dropout(self.embedding(ids) * math.sqrt(self.config.width))

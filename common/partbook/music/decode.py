@@ -72,9 +72,7 @@ def read_audio(path: Path, *, min_seconds: float = MIN_SECONDS, max_seconds: flo
         size = path.stat().st_size
         source: Any = path.open("rb")
     except OSError as error:
-        raise UnreadableAudio(
-            f"{path} cannot be opened ({error.strerror}); check the path and its rights."
-        ) from error
+        raise UnreadableAudio(f"{path} cannot be opened ({error.strerror}); check the path and its rights.") from error
     with source:
         if size == 0:
             raise UnreadableAudio(f"{path} is empty (0 bytes); copy it again from its source.")
@@ -93,9 +91,7 @@ def read_audio(path: Path, *, min_seconds: float = MIN_SECONDS, max_seconds: flo
             "or lower the limit."
         )
     if not np.isfinite(samples).all():
-        raise UnreadableAudio(
-            f"{path} holds samples that are not numbers (NaN or infinity); export it again."
-        )
+        raise UnreadableAudio(f"{path} holds samples that are not numbers (NaN or infinity); export it again.")
     return Audio(samples, rate, _digest(samples, rate))
 
 
@@ -129,9 +125,7 @@ def loudness(audio: Audio) -> float:
     with np.errstate(divide="ignore", invalid="ignore"):
         lufs = float(pyloudnorm.Meter(audio.sample_rate).integrated_loudness(samples)) + dual_mono
     if not np.isfinite(lufs):
-        raise SilentAudio(
-            "Nothing in it is louder than -70 LUFS: it is silent; leave it out, or find a better copy."
-        )
+        raise SilentAudio("Nothing in it is louder than -70 LUFS: it is silent; leave it out, or find a better copy.")
     return lufs
 
 
@@ -145,9 +139,7 @@ def normalised_mono(audio: Audio) -> NDArray[np.float32]:
     mono = to_mono_44k(audio)
     peak = float(np.abs(mono).max())
     if peak * gain < 1e-3:  # -60 dBFS where the whole is at -23 LUFS
-        raise SilentAudio(
-            "Its channels cancel each other when mixed to mono; swap the polarity of one of them."
-        )
+        raise SilentAudio("Its channels cancel each other when mixed to mono; swap the polarity of one of them.")
     return mono * np.float32(min(gain, PEAK_CEILING / peak))
 
 
@@ -186,9 +178,7 @@ def _decode(path: Path, file: Any, max_seconds: float) -> NDArray[np.float32]:
     if known and decoded < declared - slack:
         raise TruncatedAudio(_truncated(path, decoded, declared, file.samplerate))
     if not blocks:
-        raise UnreadableAudio(
-            f"{path} has an audio header but no audio behind it; copy it again from its source."
-        )
+        raise UnreadableAudio(f"{path} has an audio header but no audio behind it; copy it again from its source.")
     return np.concatenate(blocks)
 
 
@@ -202,9 +192,7 @@ def _check_header(path: Path, file: Any) -> None:
                 f"{path} is cut off: its header declares {int(size):,} bytes of sound, "
                 f"{int(actual):,} are there; copy it again from its source."
             )
-    lost = re.search(
-        r"Calculated frame count \d+ does not match|^\s*riff : \d+ \(should be \d+\)", log, re.MULTILINE
-    )
+    lost = re.search(r"Calculated frame count \d+ does not match|^\s*riff : \d+ \(should be \d+\)", log, re.MULTILINE)
     if lost or "lacks an end-of-stream bit" in log:
         raise TruncatedAudio(f"{path} is cut off before its end is marked; copy it again from its source.")
 
@@ -243,9 +231,7 @@ def _ffmpeg(path: Path, max_seconds: float, reason: str) -> bytes:
     try:
         done = subprocess.run(command, capture_output=True, timeout=max(60.0, max_seconds), check=False)  # noqa: S603
     except (subprocess.TimeoutExpired, OSError) as error:
-        raise UnreadableAudio(
-            f"{path} could not be read by {program} ({error}); convert it to FLAC or WAV."
-        ) from error
+        raise UnreadableAudio(f"{path} could not be read by {program} ({error}); convert it to FLAC or WAV.") from error
     if done.returncode or len(done.stdout) <= 44:
         said = done.stderr.decode(errors="replace").strip().splitlines()
         raise UnreadableAudio(

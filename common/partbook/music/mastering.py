@@ -76,9 +76,7 @@ def polish(sound: Sound) -> Sound:
     """
     samples = sound.samples.astype(np.float64)
     if not len(samples) or not np.any(samples):
-        raise ScoreError(
-            "There is no sound to master; the score is empty or its notes are too soft to sound."
-        )
+        raise ScoreError("There is no sound to master; the score is empty or its notes are too soft to sound.")
     if not np.all(np.isfinite(samples)):
         raise ScoreError("The sound holds values that are not numbers; render the score again.")
     samples = _equalise(samples, sound.sample_rate)

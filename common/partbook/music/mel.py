@@ -38,9 +38,7 @@ def log_mel(audio: NDArray[np.float32]) -> NDArray[np.float16]:
 
     power = librosa.feature.melspectrogram(y=audio, sr=SAMPLE_RATE, n_fft=N_FFT, hop_length=HOP, n_mels=BANDS)
     decibels = 10.0 * np.log10(np.maximum(power.T, 1e-10)) - REFERENCE_DB
-    scaled: NDArray[np.float16] = (np.clip(decibels, FLOOR_DB, 0.0) / (-FLOOR_DB / 2) + 1.0).astype(
-        np.float16
-    )
+    scaled: NDArray[np.float16] = (np.clip(decibels, FLOOR_DB, 0.0) / (-FLOOR_DB / 2) + 1.0).astype(np.float16)
     return scaled
 
 
@@ -49,7 +47,7 @@ def memory_before(mel: NDArray[np.float16], second: float) -> NDArray[np.float16
 
     Less than a second of past says too little about the music to be worth attending to.
     """
-    end = min(int(round(second * FRAMES_PER_SECOND)), len(mel))
+    end = min(round(second * FRAMES_PER_SECOND), len(mel))
     if end < FRAMES_PER_SECOND:
         return None
     window = np.full((MEMORY_FRAMES, BANDS), -1.0, dtype=np.float16)

@@ -17,9 +17,7 @@ from numpy.typing import NDArray
 from partbook.errors import ScoreError
 from partbook.music.notes import Notes
 
-CHORD_SECONDS: Final = (
-    0.03  # onsets closer than this are one attack; transcription and hands are no more exact
-)
+CHORD_SECONDS: Final = 0.03  # onsets closer than this are one attack; transcription and hands are no more exact
 _MAJOR: Final = (0, 2, 4, 5, 7, 9, 11)
 _HARMONIC_MINOR: Final = (0, 2, 3, 5, 7, 8, 11)
 _NATURAL_MINOR: Final = (0, 2, 3, 5, 7, 8, 10)
@@ -130,9 +128,7 @@ def overlap(first: Sequence[float], second: Sequence[float]) -> float:
     if a.shape != b.shape:
         raise ScoreError(f"The histograms have {a.size} and {b.size} bins; compare equals.")
     if min(a.sum(), b.sum()) <= 0 or min(a.min(), b.min()) < 0:
-        raise ScoreError(
-            "A histogram without counts, or with negative ones, overlaps with nothing; check the notes."
-        )
+        raise ScoreError("A histogram without counts, or with negative ones, overlaps with nothing; check the notes.")
     return float(np.minimum(a / a.sum(), b / b.sum()).sum())
 
 

@@ -68,10 +68,6 @@ class Recording:
             about: dict[str, Any] = json.loads(header["__metadata__"]["partbook"])
             a = load(blob)
             notes = Notes(a["onset"], a["duration"], a["pitch"], a["velocity"])
-            return cls(
-                about["title"], about["seconds"], notes, a["ids"], a["bar_starts"], a["bar_seconds"], a["mel"]
-            )
+            return cls(about["title"], about["seconds"], notes, a["ids"], a["bar_starts"], a["bar_seconds"], a["mel"])
         except (SafetensorError, KeyError, ValueError, TypeError) as error:
-            raise CorruptMessage(
-                f"These bytes are not a recording ({error}); ingest the audio again."
-            ) from error
+            raise CorruptMessage(f"These bytes are not a recording ({error}); ingest the audio again.") from error

@@ -43,9 +43,7 @@ def default_soundfont() -> Path:
     if named := os.environ.get(SOUNDFONT_VARIABLE):
         path = Path(named).expanduser()
         if not path.is_file():
-            raise ConfigError(
-                f"{SOUNDFONT_VARIABLE} is {named!r}, which is no file; name an .sf2 file or unset it."
-            )
+            raise ConfigError(f"{SOUNDFONT_VARIABLE} is {named!r}, which is no file; name an .sf2 file or unset it.")
         return path
     package = importlib.util.find_spec("pretty_midi")  # found, not imported: importing it costs a second
     if package is None or package.origin is None:
@@ -54,9 +52,7 @@ def default_soundfont() -> Path:
         )
     path = Path(package.origin).parent / "TimGM6mb.sf2"
     if not path.is_file():
-        raise ConfigError(
-            f"{path} is missing; reinstall pretty_midi or set {SOUNDFONT_VARIABLE} to an .sf2 file."
-        )
+        raise ConfigError(f"{path} is missing; reinstall pretty_midi or set {SOUNDFONT_VARIABLE} to an .sf2 file.")
     return path
 
 
@@ -109,8 +105,7 @@ def _staged(score: ScoreTick, tail: float, *, volume: int) -> bytes:
     for track in staged.tracks:
         kept = [c for c in track.controls if c.number not in (_VOLUME, _REVERB, _CHORUS)]
         dry: list[Any] = [
-            ControlChange(0, number, value)
-            for number, value in ((_VOLUME, volume), (_REVERB, 0), (_CHORUS, 0))
+            ControlChange(0, number, value) for number, value in ((_VOLUME, volume), (_REVERB, 0), (_CHORUS, 0))
         ]
         # The player stops at the last event; a controller at its own default changes nothing.
         closing: Any = ControlChange(end, _EXPRESSION, _FULL)
@@ -134,9 +129,7 @@ def _play(midi: bytes, soundfont: Path) -> NDArray[np.float32]:
         wav = midirenderer.render_wave_from(font, midi)
     except RuntimeError as error:
         if "SoundFont" in str(error):
-            raise ConfigError(
-                f"{soundfont} is not a SoundFont 2 file ({error}); name another .sf2 file."
-            ) from error
+            raise ConfigError(f"{soundfont} is not a SoundFont 2 file ({error}); name another .sf2 file.") from error
         raise ScoreError(f"This score cannot be played ({error}); check it in a notation program.") from error
     samples: NDArray[np.float32] = soundfile.read(io.BytesIO(wav), dtype="float32", always_2d=True)[0]
     return samples

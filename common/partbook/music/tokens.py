@@ -9,7 +9,6 @@ REMI: Huang & Yang 2020, "Pop Music Transformer" (arXiv 2002.00212). BPE on symb
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
@@ -17,7 +16,7 @@ from typing import Final
 import numpy as np
 from miditok import REMI, TokenizerConfig, TokSequence
 from numpy.typing import NDArray
-from symusic import Note, Score, Tempo, TimeSignature, Track
+from symusic.core import NoteTick, ScoreSecond, ScoreTick, TempoTick, TimeSignatureTick, TrackTick
 
 from partbook.errors import ScoreError
 from partbook.music.notes import Notes
@@ -82,9 +81,7 @@ class Tokenizer:
         try:
             return cls(REMI(params=path))
         except Exception as error:
-            raise ScoreError(
-                f"{path} is not a Partbook tokeniser ({error}); restore it from the release."
-            ) from error
+            raise ScoreError(f"{path} is not a Partbook tokeniser ({error}); restore it from the release.") from error
 
     def save(self, path: Path) -> None:
         """Write the tokeniser as JSON."""
@@ -93,7 +90,7 @@ class Tokenizer:
     def __len__(self) -> int:
         return len(self._remi)
 
-    def encode(self, score: Score) -> NDArray[np.int16]:
+    def encode(self, score: ScoreTick) -> NDArray[np.int16]:
         """Token ids of a score, with neither BOS nor EOS.
 
         Notes off the piano's range are dropped, as are drums.
@@ -107,13 +104,11 @@ class Tokenizer:
             track.notes = type(track.notes)(kept)
         score.tracks = type(score.tracks)([t for t in score.tracks if len(t.notes) and not t.is_drum])
         if not score.tracks:
-            raise ScoreError(
-                "The score has no pitched notes between A0 and C8; there is nothing to write down."
-            )
+            raise ScoreError("The score has no pitched notes between A0 and C8; there is nothing to write down.")
         sequence = self._remi.encode(score)
         return np.asarray(sequence.ids, dtype=np.int16)
 
-    def decode(self, ids: Iterable[int]) -> Score:
+    def decode(self, ids: Iterable[int]) -> ScoreTick:
         """The score that ids spell, at 480 ticks a quarter. Ill-formed stretches are skipped, as miditok does."""
         special = {self.pad, self.bos, self.eos}
         sequence = TokSequence(
@@ -123,7 +118,8 @@ class Tokenizer:
             score = self._remi.decode(sequence)
         except Exception as error:
             raise ScoreError(f"These tokens do not spell a score ({error}).") from error
-        return score.resample(TICKS_PER_QUARTER, min_dur=1)
+        resampled: ScoreTick = score.resample(TICKS_PER_QUARTER, min_dur=1)
+        return resampled
 
     def expand(self, ids: Sequence[int]) -> list[int]:
         """Base-vocabulary ids behind merged ids."""
@@ -148,7 +144,7 @@ def score_of(
     *,
     beats_per_minute: float,
     time_signature: tuple[int, int] = (4, 4),
-) -> Score:
+) -> ScoreTick:
     """Write performed notes down on a grid of beats.
 
     Args:
@@ -163,9 +159,7 @@ def score_of(
         A one-track score at 480 ticks a quarter; no note starts before tick 0 or is shorter than a position.
     """
     if len(beat_seconds) < 2:
-        raise ScoreError(
-            "At least two beats are needed to place notes in time; give the beat times in seconds."
-        )
+        raise ScoreError("At least two beats are needed to place notes in time; give the beat times in seconds.")
     step = TICKS_PER_QUARTER // POSITIONS_PER_BEAT
 
     def ticks(seconds: NDArray[np.float64]) -> NDArray[np.int64]:
@@ -178,17 +172,17 @@ def score_of(
 
     start = ticks(notes.onset)
     end = np.maximum(ticks(notes.onset + notes.duration), start + step)
-    score = Score(TICKS_PER_QUARTER)
-    track = Track(program=program, is_drum=False, name="")
+    score = ScoreTick(TICKS_PER_QUARTER)
+    track = TrackTick(program=program, is_drum=False, name="")
     for time, stop, pitch, velocity in zip(start, end, notes.pitch, notes.velocity, strict=True):
-        track.notes.append(Note(int(time), int(stop - time), int(pitch), int(velocity)))
+        track.notes.append(NoteTick(int(time), int(stop - time), int(pitch), int(velocity)))
     score.tracks.append(track)
-    score.tempos.append(Tempo(0, beats_per_minute))
-    score.time_signatures.append(TimeSignature(0, *time_signature))
+    score.tempos.append(TempoTick(0, beats_per_minute))
+    score.time_signatures.append(TimeSignatureTick(0, *time_signature))
     return score
 
 
-def bar_seconds(score: Score, bars: int) -> NDArray[np.float32]:
+def bar_seconds(score: ScoreTick, bars: int) -> NDArray[np.float32]:
     """The second at which each of the first `bars` bars of a score begins, by its metres and tempi: (bars,)."""
     beats_per_tick = 1.0 / score.ticks_per_quarter
     tick, starts = 0.0, []
@@ -201,7 +195,7 @@ def bar_seconds(score: Score, bars: int) -> NDArray[np.float32]:
     return seconds_at(score, np.asarray(starts))
 
 
-def seconds_at(score: Score, ticks: NDArray[np.float64]) -> NDArray[np.float32]:
+def seconds_at(score: ScoreTick, ticks: NDArray[np.float64]) -> NDArray[np.float32]:
     """The second at which each tick sounds, by the score's tempo marks (120 where there is none)."""
     marks = [(float(t.time), 60.0 / t.qpm / score.ticks_per_quarter) for t in score.tempos] or [
         (0.0, 0.5 / score.ticks_per_quarter)
@@ -216,13 +210,22 @@ def seconds_at(score: Score, ticks: NDArray[np.float64]) -> NDArray[np.float32]:
     return result
 
 
-def notes_of(score: Score) -> Notes:
+def in_seconds(score: ScoreTick) -> ScoreSecond:
+    """The score with its times in seconds, by its tempo marks.
+
+    Raises:
+        ScoreError: its tempo map is broken.
+    """
+    try:
+        converted: ScoreSecond = score.to("second")  # type: ignore[assignment]  # symusic's stub says object
+    except Exception as error:
+        raise ScoreError("The score's times cannot be read in seconds; its tempo map is broken.") from error
+    return converted
+
+
+def notes_of(score: ScoreTick) -> Notes:
     """The pitched notes of a score, in seconds, by its tempo marks."""
-    seconds = None
-    with contextlib.suppress(Exception):
-        seconds = score.to("second")
-    if seconds is None:
-        raise ScoreError("The score's times cannot be read in seconds; its tempo map is broken.")
+    seconds = in_seconds(score)
     return Notes.from_rows(
         [
             (float(n.time), max(float(n.duration), 1e-3), int(n.pitch), max(1, int(n.velocity)))

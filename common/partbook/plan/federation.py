@@ -80,9 +80,7 @@ class FederationConfig(BaseModel):
         try:
             return cls.model_validate(tomllib.loads(path.read_text()))
         except OSError as error:
-            raise ConfigError(
-                f"{path} cannot be read ({error.strerror}); give the coordinator's TOML file."
-            ) from error
+            raise ConfigError(f"{path} cannot be read ({error.strerror}); give the coordinator's TOML file.") from error
         except tomllib.TOMLDecodeError as error:
             raise ConfigError(f"{path} is not TOML: {error}.") from error
         except ValidationError as error:

@@ -82,16 +82,12 @@ class RoundPlan(BaseModel):
         if len(self.cohort) < MINIMUM_COHORT:
             raise ValueError(f"cohort has {len(self.cohort)} members; at least {MINIMUM_COHORT} are needed")
         if not len(self.cohort) < 2 * self.threshold <= 2 * len(self.cohort):
-            raise ValueError(
-                f"threshold {self.threshold} is not above half of {len(self.cohort)} and at most all"
-            )
+            raise ValueError(f"threshold {self.threshold} is not above half of {len(self.cohort)} and at most all")
         return self
 
     def encode(self) -> bytes:
         """Canonical JSON: sorted keys, no spaces, UTF-8."""
-        text = json.dumps(
-            self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), ensure_ascii=False
-        )
+        text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         return text.encode()
 
     @classmethod
@@ -108,9 +104,7 @@ class RoundPlan(BaseModel):
             where = ".".join(map(str, first["loc"])) or "the plan"
             raise CorruptMessage(f"The round plan is broken at {where}: {first['msg']}.") from error
         if plan.encode() != data:
-            raise CorruptMessage(
-                "The round plan is not in its canonical form; the coordinator must re-send it."
-            )
+            raise CorruptMessage("The round plan is not in its canonical form; the coordinator must re-send it.")
         return plan
 
     def hash(self) -> str:

@@ -79,9 +79,7 @@ def unpack_ask(content: RecordDict) -> str:
 
 def pack_contribution(plan_hash: str, update: NDArray[np.float32]) -> RecordDict:
     """Node → coordinator: the clipped update, (d,)."""
-    return RecordDict(
-        {"receipt": ConfigRecord({"plan_hash": plan_hash}), "contribution": _vector("update", update)}
-    )
+    return RecordDict({"receipt": ConfigRecord({"plan_hash": plan_hash}), "contribution": _vector("update", update)})
 
 
 def unpack_contribution(content: RecordDict) -> tuple[str, NDArray[np.float32]]:
@@ -95,16 +93,16 @@ def unpack_contribution(content: RecordDict) -> tuple[str, NDArray[np.float32]]:
 
 def pack_refusal(error: Exception) -> RecordDict:
     """Node → coordinator: no, and why, in one sentence of our own making (never a traceback)."""
-    return RecordDict(
-        {"refusal": ConfigRecord({"error": type(error).__name__, "reason": str(error)[:REFUSAL_LIMIT]})}
-    )
+    return RecordDict({"refusal": ConfigRecord({"error": type(error).__name__, "reason": str(error)[:REFUSAL_LIMIT]})})
 
 
 def raise_refusal(content: RecordDict, member: str) -> None:
     """Turn a refusal into `NodeFailed`; anything else passes."""
     record = content.config_records.get("refusal")
     if record is not None:
-        raise NodeFailed(f"{member} declined with {record.get('error')}: {record.get('reason')}")
+        raise NodeFailed(
+            f"{member} declined with {str(record.get('error'))[:100]}: {str(record.get('reason'))[:REFUSAL_LIMIT]}"
+        )
 
 
 def _vector(name: str, values: NDArray[np.float32]) -> ArrayRecord:

@@ -80,8 +80,7 @@ def open_signed(
     manifest = Manifest.decode(blob, folder / MANIFEST)
     if manifest.about.get("signer") != found.fingerprint:
         raise BadSignature(
-            f"{folder / SIGNER} is not the key that {MANIFEST} names as its signer; "
-            "someone put another in its place."
+            f"{folder / SIGNER} is not the key that {MANIFEST} names as its signer; someone put another in its place."
         )
     manifest.refuse_unlisted(folder, BESIDE)
     return manifest, found

@@ -24,9 +24,7 @@ def average(updates: Mapping[str, NDArray[np.float32]], dimension: int, clip: fl
             raise CorruptMessage(f"{member} sent {len(update)} numbers where the adapter has {dimension}.")
         norm = float(np.linalg.norm(update.astype(np.float64)))
         if norm > clip * (1 + NORM_SLACK):
-            raise CorruptMessage(
-                f"{member} sent an update of norm {norm:.4g}, above the plan's clip {clip:.4g}."
-            )
+            raise CorruptMessage(f"{member} sent an update of norm {norm:.4g}, above the plan's clip {clip:.4g}.")
     # Members in sorted order, in float64: the same updates give the same bits whoever answers first.
     total = np.zeros(dimension, dtype=np.float64)
     for member in sorted(updates):

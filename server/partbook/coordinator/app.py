@@ -36,9 +36,7 @@ def make_app(on_progress: Callable[[Progress], None] = _log_progress) -> ServerA
     def main(grid: Grid, context: Context) -> None:
         path = context.run_config.get("federation")
         if not isinstance(path, str):
-            raise ConfigError(
-                "The run configuration lacks `federation`; give the path of the coordinator's TOML file."
-            )
+            raise ConfigError("The run configuration lacks `federation`; give the path of the coordinator's TOML file.")
         config = FederationConfig.read(Path(path))
         coordinator = Coordinator(config, on_progress)
         coordinator.run(GridTransport(grid, config.cohort))

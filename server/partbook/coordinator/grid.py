@@ -46,9 +46,7 @@ class GridTransport:
         self, kind: str, requests: Mapping[str, RecordDict], *, timeout: float
     ) -> dict[str, RecordDict | Exception]:
         """See `partbook.plan.transport.Transport`."""
-        nodes = {
-            self._nodes[member]: content for member, content in requests.items() if member in self._nodes
-        }
+        nodes = {self._nodes[member]: content for member, content in requests.items() if member in self._nodes}
         names = {node: member for member, node in self._nodes.items()}
         return {names[node]: answer for node, answer in self._send(kind, nodes, timeout).items()}
 
@@ -65,9 +63,7 @@ class GridTransport:
             if name in expected and name not in self._nodes:
                 self._nodes[name] = node
 
-    def _send(
-        self, kind: str, contents: Mapping[int, RecordDict], timeout: float
-    ) -> dict[int, RecordDict | Exception]:
+    def _send(self, kind: str, contents: Mapping[int, RecordDict], timeout: float) -> dict[int, RecordDict | Exception]:
         pushed = [Message(content, node, kind) for node, content in contents.items()]
         if not pushed:
             return {}

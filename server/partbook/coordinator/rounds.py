@@ -58,9 +58,7 @@ class Progress:
 class Coordinator:
     """One federation's coordinator. Holds the global adapter and public data; never a member's data."""
 
-    def __init__(
-        self, config: FederationConfig, on_progress: Callable[[Progress], None] = lambda _: None
-    ) -> None:
+    def __init__(self, config: FederationConfig, on_progress: Callable[[Progress], None] = lambda _: None) -> None:
         """Load the base model, the public validation set and the newest checkpoint.
 
         Raises:
@@ -145,9 +143,7 @@ class Coordinator:
         hashes = self._accept(plan, replies, wire.unpack_ready)
         return sorted(member for member, answered in hashes.items() if answered == plan.hash())
 
-    def _collect(
-        self, plan: RoundPlan, ready: list[str], transport: Transport
-    ) -> dict[str, NDArray[np.float32]]:
+    def _collect(self, plan: RoundPlan, ready: list[str], transport: Transport) -> dict[str, NDArray[np.float32]]:
         requests = {member: wire.pack_ask(plan.hash()) for member in ready}
         replies = transport.exchange(wire.CONTRIBUTE, requests, timeout=self._config.timeout)
         answers = self._accept(plan, replies, wire.unpack_contribution)
@@ -158,9 +154,7 @@ class Coordinator:
     ) -> dict[str, T]:
         """Unpack the answers of an exchange; too few good ones end the round, and the message says why each failed."""
         good: dict[str, T] = {}
-        reasons: dict[str, str] = {
-            member: "no answer in time" for member in plan.cohort if member not in replies
-        }
+        reasons: dict[str, str] = {member: "no answer in time" for member in plan.cohort if member not in replies}
         for member, reply in replies.items():
             try:
                 if isinstance(reply, Exception):
@@ -172,7 +166,8 @@ class Coordinator:
         if len(good) < plan.threshold:
             why = "; ".join(f"{member}: {reason}" for member, reason in sorted(reasons.items()))
             raise CohortTooSmall(
-                f"Round {plan.round}: {len(good)} of {len(plan.cohort)} members answered, {plan.threshold} are needed. {why}"
+                f"Round {plan.round}: {len(good)} of {len(plan.cohort)} members answered, "
+                f"{plan.threshold} are needed. {why}"
             )
         return good
 
@@ -182,7 +177,5 @@ class Coordinator:
         apply_adapter(self._model, unflatten(adapter, self._like))
         scores = self._validation.score(self._model, self._tokenizer)
         if any(not np.isfinite(score.per_token) for score in scores.values()):
-            raise CorruptMessage(
-                "The model's loss is no number after this round; lower the learning rate or the clip."
-            )
+            raise CorruptMessage("The model's loss is no number after this round; lower the learning rate or the clip.")
         return {label: score.per_token for label, score in scores.items()}

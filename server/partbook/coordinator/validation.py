@@ -30,17 +30,13 @@ class ValidationSet:
             CorruptMessage: a file is not a recording.
         """
         found = {
-            sub.name: tuple(
-                Recording.from_bytes(path.read_bytes()) for path in sorted(sub.glob(f"*{SUFFIX}"))
-            )
+            sub.name: tuple(Recording.from_bytes(path.read_bytes()) for path in sorted(sub.glob(f"*{SUFFIX}")))
             for sub in (sorted(folder.iterdir()) if folder.is_dir() else [])
             if sub.is_dir()
         }
         kept = {label: recordings for label, recordings in found.items() if recordings}
         if not kept:
-            raise ConfigError(
-                f"{folder} holds no validation recordings; leave `validation` out or make the set."
-            )
+            raise ConfigError(f"{folder} holds no validation recordings; leave `validation` out or make the set.")
         return cls(kept)
 
     def score(self, model: PartbookModel, tokenizer: Tokenizer) -> dict[str, Likelihood]:

@@ -43,13 +43,9 @@ def pack(
     adapter: Annotated[Path, typer.Option(help="Trained adapter, as a run writes it (safetensors).")],
     key: Annotated[Path, typer.Option(help="Identity key (PEM) that signs the release.")],
     out: Annotated[Path, typer.Option(help="Folder to make; must not exist.")],
-    base: Annotated[
-        Path | None, typer.Option(help="Base model's folder; the shipped one if left out.")
-    ] = None,
+    base: Annotated[Path | None, typer.Option(help="Base model's folder; the shipped one if left out.")] = None,
     name: Annotated[str | None, typer.Option(help="What the release calls itself.")] = None,
-    about: Annotated[
-        Path | None, typer.Option(help="JSON object to include: training, locks, sources, …")
-    ] = None,
+    about: Annotated[Path | None, typer.Option(help="JSON object to include: training, locks, sources, …")] = None,
     new_key: Annotated[bool, typer.Option("--new-key", help="Make the key first, at --key.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
@@ -91,15 +87,11 @@ def verify(
 @serve.command()
 def run_server(
     folder: Annotated[Path, typer.Argument(metavar="RELEASE", help="The release's folder.")],
-    address: Annotated[
-        str, typer.Option(help="host:port to listen on; port 0 takes a free one.")
-    ] = "127.0.0.1:50051",
+    address: Annotated[str, typer.Option(help="host:port to listen on; port 0 takes a free one.")] = "127.0.0.1:50051",
     signer: Annotated[Path | None, _SIGNER] = None,
     tls_cert: Annotated[Path | None, typer.Option(help="TLS certificate chain (PEM).")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="TLS private key (PEM).")] = None,
-    at_once: Annotated[
-        int, typer.Option(min=1, max=64, help="Pieces written at a time; more are refused.")
-    ] = 2,
+    at_once: Annotated[int, typer.Option(min=1, max=64, help="Pieces written at a time; more are refused.")] = 2,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object once serving.")] = False,
 ) -> None:
     """Offer a release over gRPC until SIGTERM or Ctrl-C; pieces being written then are finished first."""
@@ -120,9 +112,7 @@ def run_server(
             typer.echo(json.dumps(where))
         else:
             typer.echo(f"Release  {opened.id}  ({opened.name})")
-            typer.echo(
-                f"Signer   {opened.signer.fingerprint}{'' if signer else '  (compare it with its maker)'}"
-            )
+            typer.echo(f"Signer   {opened.signer.fingerprint}{'' if signer else '  (compare it with its maker)'}")
             typer.echo(f"Serving  {server.address}  ({'TLS' if tls else 'no TLS'}; Ctrl-C stops)")
         if tls is None and not is_loopback(address):
             typer.secho("Without TLS, anyone on the way can read and change this.", fg="yellow", err=True)
@@ -133,35 +123,21 @@ def run_server(
 @generate.command()
 def run_generate(
     out: Annotated[Path, typer.Option(help="Folder for NAME.mid, NAME.wav and NAME.json.")],
-    release_folder: Annotated[
-        Path | None, typer.Option("--release", help="Write with this release, here.")
-    ] = None,
+    release_folder: Annotated[Path | None, typer.Option("--release", help="Write with this release, here.")] = None,
     server: Annotated[str | None, typer.Option(help="Or let the server at host:port write.")] = None,
-    seed: Annotated[
-        int | None, typer.Option(help="Same seed, same piece; drawn and recorded if left out.")
-    ] = None,
-    seconds: Annotated[
-        float, typer.Option(help="New music to write, up to the next bar line; at most 600.")
-    ] = 30.0,
+    seed: Annotated[int | None, typer.Option(help="Same seed, same piece; drawn and recorded if left out.")] = None,
+    seconds: Annotated[float, typer.Option(help="New music to write, up to the next bar line; at most 600.")] = 30.0,
     max_tokens: Annotated[int, typer.Option(help="Stop after this many tokens even if shorter.")] = 4096,
     temperature: Annotated[float, typer.Option(help="Lower keeps closer to the likely.")] = 1.0,
-    top_p: Annotated[
-        float, typer.Option(help="Draw from the likeliest tokens of this total probability.")
-    ] = 0.95,
+    top_p: Annotated[float, typer.Option(help="Draw from the likeliest tokens of this total probability.")] = 0.95,
     go_on: Annotated[Path | None, typer.Option("--continue", help="MIDI file to go on from.")] = None,
     prime: Annotated[
         Path | None,
-        typer.Option(
-            help="Recording to have heard just before; its last 8 s count (a server gets their mel)."
-        ),
+        typer.Option(help="Recording to have heard just before; its last 8 s count (a server gets their mel)."),
     ] = None,
-    name: Annotated[
-        str | None, typer.Option(help="File name without ending; piece-SEED if left out.")
-    ] = None,
+    name: Annotated[str | None, typer.Option(help="File name without ending; piece-SEED if left out.")] = None,
     signer: Annotated[Path | None, _SIGNER] = None,
-    tls_ca: Annotated[
-        Path | None, typer.Option(help="Certificates (PEM) to trust: the server speaks TLS.")
-    ] = None,
+    tls_ca: Annotated[Path | None, typer.Option(help="Certificates (PEM) to trust: the server speaks TLS.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Write one piece: MIDI, WAV, and a JSON file that says where they came from."""
@@ -211,9 +187,7 @@ def run_generate(
         files = {"midi": str(midi), "wav": str(wav), "json": str(described)}
         typer.echo(json.dumps({"seed": piece.request.seed, "seconds": piece.seconds, **files}))
     else:
-        typer.echo(
-            f"{wav}  {piece.seconds:.1f} s, seed {piece.request.seed}, release {piece.release_id[:16]}…"
-        )
+        typer.echo(f"{wav}  {piece.seconds:.1f} s, seed {piece.request.seed}, release {piece.release_id[:16]}…")
         typer.echo(f"{midi}\n{described}")
 
 

@@ -67,9 +67,7 @@ class PieceRequest:
         if not 0 <= self.seed <= LARGEST_SEED:
             raise GenerationError(f"seed is {self.seed}; it must be from 0 to 2^53 - 1.")
         if not (math.isfinite(self.seconds) and 0.0 < self.seconds <= LONGEST_SECONDS):
-            raise GenerationError(
-                f"seconds is {self.seconds}; it must be above 0 and at most {LONGEST_SECONDS:g}."
-            )
+            raise GenerationError(f"seconds is {self.seconds}; it must be above 0 and at most {LONGEST_SECONDS:g}.")
         if not 1 <= self.max_tokens <= MOST_TOKENS:
             raise GenerationError(f"max_tokens is {self.max_tokens}; it must be from 1 to {MOST_TOKENS}.")
         self.sampling()
@@ -238,14 +236,10 @@ def _starts_bar(tokenizer: Tokenizer, token: int) -> bool:
 
 def _bar_line(score: ScoreTick, bars: int) -> int:
     """The tick at which the first `bars` bars of a score end, by its metres (4/4 where there is none)."""
-    metres = [
-        (m.time, 4 * score.ticks_per_quarter * m.numerator // m.denominator) for m in score.time_signatures
-    ]
+    metres = [(m.time, 4 * score.ticks_per_quarter * m.numerator // m.denominator) for m in score.time_signatures]
     tick = 0
     for _ in range(bars):
-        tick += next(
-            (length for time, length in reversed(metres) if time <= tick), 4 * score.ticks_per_quarter
-        )
+        tick += next((length for time, length in reversed(metres) if time <= tick), 4 * score.ticks_per_quarter)
     return tick
 
 
@@ -253,9 +247,7 @@ def played_notes(score: ScoreTick) -> Counter[PlayedNote]:
     """The pitched notes of a score, in seconds."""
     timed: Any = score.to("second")
     return Counter(
-        PlayedNote(
-            float(n.time), int(n.pitch), int(track.program), max(float(n.duration), 1e-3), int(n.velocity)
-        )
+        PlayedNote(float(n.time), int(n.pitch), int(track.program), max(float(n.duration), 1e-3), int(n.velocity))
         for track in timed.tracks
         if not track.is_drum
         for n in track.notes

@@ -56,9 +56,7 @@ def write_piece(folder: Path, name: str, piece: Piece, origin: Mapping[str, Any]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".partbook-", dir=folder) as unfinished:
-            draft_midi, draft_wav, draft_json = (
-                Path(unfinished) / path.name for path in (midi, wav, described)
-            )
+            draft_midi, draft_wav, draft_json = (Path(unfinished) / path.name for path in (midi, wav, described))
             draft_midi.write_bytes(piece.midi)
             write_wav(draft_wav, sound)
             provenance = {
@@ -76,15 +74,11 @@ def write_piece(folder: Path, name: str, piece: Piece, origin: Mapping[str, Any]
                 **origin,
                 "sha256": {path.name: _sha256(path) for path in (draft_midi, draft_wav)},
             }
-            draft_json.write_text(
-                json.dumps(provenance, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
-            )
+            draft_json.write_text(json.dumps(provenance, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
             for draft, final in ((draft_midi, midi), (draft_wav, wav), (draft_json, described)):
                 os.replace(draft, final)
     except OSError as error:
-        raise InputError(
-            f"The piece cannot be written to {folder}: {error.strerror}; choose another --out."
-        ) from error
+        raise InputError(f"The piece cannot be written to {folder}: {error.strerror}; choose another --out.") from error
     return midi, wav, described
 
 

@@ -43,9 +43,7 @@ def prompt_of_midi(blob: bytes) -> ScoreTick:
     if not count:
         raise ScoreError("The MIDI file has no notes to go on from.")
     if count > MOST_NOTES:
-        raise ScoreError(
-            f"The MIDI file has {count} notes; at most {MOST_NOTES} can be continued: keep its end."
-        )
+        raise ScoreError(f"The MIDI file has {count} notes; at most {MOST_NOTES} can be continued: keep its end.")
     timed: Any = score.to("second")
     seconds = float(timed.end())
     if not seconds <= LONGEST_PROMPT:
@@ -67,9 +65,7 @@ def score_of_midi(blob: bytes) -> ScoreTick:
         file = mido.MidiFile(file=io.BytesIO(blob), clip=True)
         ticks = int(file.ticks_per_beat)
     except Exception as error:  # whatever a hostile file makes the parser trip over
-        raise ScoreError(
-            f"These bytes are not a standard MIDI file ({error or type(error).__name__})."
-        ) from error
+        raise ScoreError(f"These bytes are not a standard MIDI file ({error or type(error).__name__}).") from error
     if not 1 <= ticks <= 0x7FFF:
         raise ScoreError("The MIDI file counts time in SMPTE frames; save it with ticks per quarter note.")
     score = ScoreTick(ticks)
@@ -151,8 +147,7 @@ def memory_of_clip(blob: bytes) -> NDArray[np.float16]:
     # A few bytes of FLAC can unfold to gigabytes of silence.
     if about.frames * about.channels > MOST_CLIP_SAMPLES:
         raise AudioTooLong(
-            f"It holds {about.frames} frames of {about.channels} channels; "
-            f"send at most {LONGEST_CLIP:g} s of stereo."
+            f"It holds {about.frames} frames of {about.channels} channels; send at most {LONGEST_CLIP:g} s of stereo."
         )
     with tempfile.TemporaryDirectory(prefix="partbook-") as folder:
         path = Path(folder) / "clip"

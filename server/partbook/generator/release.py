@@ -122,9 +122,7 @@ def open_release(path: Path, *, signer: PublicIdentity | None) -> Release:
     manifest, found = open_signed(path, signer=signer)
     if set(manifest.files) != set(FILES):
         odd = sorted(set(manifest.files) ^ set(FILES))[0]
-        raise AlteredFile(
-            f"{path} is signed, but is not a release: {odd} is missing from it or does not belong."
-        )
+        raise AlteredFile(f"{path} is signed, but is not a release: {odd} is missing from it or does not belong.")
     files = {name: manifest.read(path, name) for name in FILES}
     try:
         about = json.loads(files[ABOUT])
@@ -158,9 +156,7 @@ def _assemble(files: Mapping[str, bytes], release_id: str) -> Generator:
     try:
         state = load_tensors(files[ADAPTER])
     except SafetensorError as error:
-        raise AlteredFile(
-            f"{ADAPTER} is not safetensors ({error}); give the adapter a run has written."
-        ) from error
+        raise AlteredFile(f"{ADAPTER} is not safetensors ({error}); give the adapter a run has written.") from error
     apply_adapter(model, state)
     tokenizer = _tokenizer(files["tokenizer.json"])
     if len(tokenizer) != model.config.vocabulary:

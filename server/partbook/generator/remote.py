@@ -71,9 +71,7 @@ def _bar(bar: Any) -> Bar:
 
 def _piece(piece: Any, request: PieceRequest) -> Piece:
     if hashlib.sha256(piece.midi).hexdigest() != piece.midi_sha256:
-        raise AlteredFile(
-            "The MIDI file's SHA-256 is not the one the server sent with it; ask for the piece again."
-        )
+        raise AlteredFile("The MIDI file's SHA-256 is not the one the server sent with it; ask for the piece again.")
     used = replace(
         request,
         seed=piece.seed,

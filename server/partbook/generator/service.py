@@ -101,15 +101,11 @@ def event_of(event: Bar | Piece) -> Any:
     """A bar or a piece as a GenerateEvent."""
     if isinstance(event, Bar):
         notes = [
-            messages.Note(
-                onset=n.onset, duration=n.duration, pitch=n.pitch, velocity=n.velocity, program=n.program
-            )
+            messages.Note(onset=n.onset, duration=n.duration, pitch=n.pitch, velocity=n.velocity, program=n.program)
             for n in event.notes
         ]
         return messages.GenerateEvent(
-            bar=messages.Bar(
-                number=event.number, start=event.start, end=event.end, notes=notes, given=event.given
-            )
+            bar=messages.Bar(number=event.number, start=event.start, end=event.end, notes=notes, given=event.given)
         )
     request = event.request
     return messages.GenerateEvent(

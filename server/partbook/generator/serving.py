@@ -42,9 +42,7 @@ class GeneratorServer:
         AlteredFile: the release does not load.
     """
 
-    def __init__(
-        self, release: Release, address: str, *, tls: TlsFiles | None = None, most_at_once: int = 2
-    ) -> None:
+    def __init__(self, release: Release, address: str, *, tls: TlsFiles | None = None, most_at_once: int = 2) -> None:
         host = _host(address)
         self._server = grpc.server(
             ThreadPoolExecutor(most_at_once + _SPARE_THREADS, thread_name_prefix="generator"),
@@ -60,9 +58,7 @@ class GeneratorServer:
         self._health = health.HealthServicer()
         stubs.add_GeneratorServicer_to_server(service, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        reflection.enable_server_reflection(
-            (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server
-        )
+        reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
 
     def start(self) -> None:
         """Begin to answer."""
@@ -110,9 +106,7 @@ def is_loopback(address: str) -> bool:
 def _host(address: str) -> str:
     host, separator, port = address.rpartition(":")
     if not (separator and host and port.isdecimal() and int(port) < 65_536):
-        raise ConfigError(
-            f"{address!r} is not an address; write host:port, such as 127.0.0.1:50051 or [::1]:0."
-        )
+        raise ConfigError(f"{address!r} is not an address; write host:port, such as 127.0.0.1:50051 or [::1]:0.")
     return host
 
 
@@ -123,11 +117,7 @@ def _bind(server: grpc.Server, address: str, tls: TlsFiles | None) -> int:
         pair = (_pem(tls.key), _pem(tls.certificate))
         return int(server.add_secure_port(address, grpc.ssl_server_credentials([pair])))
     except (RuntimeError, ValueError) as error:
-        cause = (
-            "is it taken?"
-            if tls is None
-            else "is it taken, or do the TLS certificate and key not belong together?"
-        )
+        cause = "is it taken?" if tls is None else "is it taken, or do the TLS certificate and key not belong together?"
         raise ConfigError(f"The server cannot listen on {address}: {cause}") from error
 
 

@@ -18,7 +18,7 @@ from typing import Any, Final
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from symusic import Score
+from symusic.core import ScoreSecond, ScoreTick
 from torch.utils.data import DataLoader, IterableDataset
 
 from partbook.errors import ScoreError
@@ -26,11 +26,11 @@ from partbook.model.checkpoint import save_base
 from partbook.model.config import SIZES
 from partbook.model.likelihood import evaluate
 from partbook.model.transformer import PartbookModel, parameter_count, pick_device
-from partbook.music.mel import MEMORY_SECONDS, SAMPLE_RATE, log_mel
+from partbook.music.mel import HOP, MEMORY_SECONDS, SAMPLE_RATE, log_mel
 from partbook.music.notes import Notes
 from partbook.music.recording import Recording
-from partbook.music.tokens import HIGHEST_PITCH, LOWEST_PITCH, Tokenizer, bar_seconds, notes_of
-from partbook.music.windows import Windows, gather, spans
+from partbook.music.tokens import HIGHEST_PITCH, LOWEST_PITCH, Tokenizer, bar_seconds, in_seconds, notes_of
+from partbook.music.windows import Span, Windows, gather, spans
 from partbook.simulation.collections import COLLECTIONS, Work, split
 from partbook.simulation.performance import perform
 from partbook.training.pretraining import Schedule, pretrain
@@ -45,7 +45,7 @@ class PublicScore:
     """A score of the base pool, parsed."""
 
     collection: str
-    score: Score
+    score: ScoreTick
 
 
 def public_scores() -> list[PublicScore]:
@@ -62,46 +62,40 @@ def _parse(work: Work) -> PublicScore | None:
         return None  # a few ABC tunes are malformed in the corpus
 
 
-def heldout_scores() -> dict[str, list[Score]]:
+def heldout_scores() -> dict[str, list[ScoreTick]]:
     """The held-out works of every collection as played scores, to measure the finished base by."""
     random = np.random.Generator(np.random.Philox(2))
-    found: dict[str, list[Score]] = {}
+    found: dict[str, list[ScoreTick]] = {}
     for collection in COLLECTIONS:
         found[collection.name] = [perform(work.score(), random) for work in split(collection.name)["heldout"]]
     return found
 
 
-def transposed(score: Score, semitones: int, program: int | None = None) -> Score:
+def transposed(score: ScoreTick, semitones: int, program: int | None = None) -> ScoreTick:
     """A copy in another key, notes that leave the piano's range an octave back inside it."""
     moved = score.copy()
     for track in moved.tracks:
         for note in track.notes:
             pitch = note.pitch + semitones
-            note.pitch = (
-                pitch - 12 if pitch > HIGHEST_PITCH else pitch + 12 if pitch < LOWEST_PITCH else pitch
-            )
+            note.pitch = pitch - 12 if pitch > HIGHEST_PITCH else pitch + 12 if pitch < LOWEST_PITCH else pitch
         if program is not None:
             track.program = program
     return moved
 
 
-def written(score: Score, tokenizer: Tokenizer) -> Recording:
+def written(score: ScoreTick, tokenizer: Tokenizer) -> Recording:
     """A score as a recording without sound: its mel is empty."""
     ids = tokenizer.encode(score)
     starts = tokenizer.bar_starts(ids)
     notes: Notes = notes_of(score)
     end = float((notes.onset + notes.duration).max(initial=0.0))
-    return Recording(
-        "", end, notes, ids, starts, bar_seconds(score, len(starts)), np.zeros((0, 128), np.float16)
-    )
+    return Recording("", end, notes, ids, starts, bar_seconds(score, len(starts)), np.zeros((0, 128), np.float16))
 
 
 class Examples(IterableDataset[Windows]):
     """An endless, seeded stream of batches; made in a worker process so that playing and training overlap."""
 
-    def __init__(
-        self, scores: Sequence[PublicScore], tokenizer_path: Path, length: int, batch: int, seed: int
-    ) -> None:
+    def __init__(self, scores: Sequence[PublicScore], tokenizer_path: Path, length: int, batch: int, seed: int) -> None:
         self._scores, self._path = scores, tokenizer_path
         self._length, self._batch, self._seed = length, batch, seed
 
@@ -115,7 +109,7 @@ class Examples(IterableDataset[Windows]):
         weight = np.array([sizes[s.collection] ** -0.5 for s in self._scores])
         weight /= weight.sum()
         while True:
-            items = []
+            items: list[tuple[Recording, Span]] = []
             while len(items) < self._batch:
                 chosen = self._scores[int(random.choice(len(self._scores), p=weight))]
                 program = int(random.choice(INSTRUMENTS))
@@ -127,28 +121,26 @@ class Examples(IterableDataset[Windows]):
                 cuts = spans(recording, self._length, stride=0.25)
                 cut = cuts[int(random.integers(len(cuts)))]
                 if random.random() < HEARD and cut.second > 1.0:
-                    excerpt = score.to("second").clip(
-                        max(0.0, cut.second - MEMORY_SECONDS), cut.second, clip_end=True
-                    )
+                    excerpt = in_seconds(score).clip(max(0.0, cut.second - MEMORY_SECONDS), cut.second, clip_end=True)
                     recording = _with_sound(recording, excerpt, cut.second, synthesise)
                 items.append((recording, cut))
             yield gather(items, self._length, bos=tokenizer.bos, eos=tokenizer.eos, pad=tokenizer.pad)
 
 
 def _with_sound(
-    recording: Recording, excerpt: Score, second: float, play: Callable[..., NDArray[np.float32]]
+    recording: Recording, excerpt: ScoreSecond, second: float, play: Callable[..., NDArray[np.float32]]
 ) -> Recording:
     start = max(0.0, second - MEMORY_SECONDS)
-    past = excerpt.shift_time(-start).to("tick")
+    past: ScoreTick = excerpt.shift_time(-start).to("tick")  # type: ignore[assignment]  # the stub says object
     if not past.note_num():
         return recording
     samples = play(past, tail=0.0).mean(axis=1)
-    wanted = int(round((second - start) * SAMPLE_RATE))
+    wanted = round((second - start) * SAMPLE_RATE)
     samples = np.pad(samples[:wanted], (0, max(0, wanted - len(samples))))
     level = float(np.sqrt(np.mean(samples**2)))
     samples = (samples * (0.07 / max(level, 1e-4))).astype(np.float32)  # -23 dB RMS, near -23 LUFS
     heard = log_mel(samples)
-    silence = np.full((int(round(start * SAMPLE_RATE / 512)), heard.shape[1]), -1.0, np.float16)
+    silence = np.full((round(start * SAMPLE_RATE / HOP), heard.shape[1]), -1.0, np.float16)
     return Recording(
         recording.title, recording.seconds, recording.notes, recording.ids, recording.bar_starts,
         recording.bar_seconds, np.concatenate([silence, heard]),

@@ -76,9 +76,7 @@ def run(
     seed: Annotated[int, typer.Option(min=0, help="Picks each label's works and the order of training.")] = 1,
     rounds: Annotated[int | None, typer.Option(min=1, help="How many rounds.")] = None,
     recordings: Annotated[int | None, typer.Option(min=1, max=22, help="Recordings a label.")] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print where things are as JSON, and nothing else.")
-    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print where things are as JSON, and nothing else.")] = False,
 ) -> None:
     """Play four labels' recordings, ingest them, run the rounds, sign a release, write three pieces, and report.
 

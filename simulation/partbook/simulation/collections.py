@@ -22,16 +22,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
-from symusic import Note, Score, Tempo, TimeSignature, Track
+from symusic.core import NoteTick, ScoreTick, TempoTick, TimeSignatureTick, TrackTick
 
 from partbook.errors import ScoreError
 from partbook.music.tokens import TICKS_PER_QUARTER
 
 Pool = Literal["heldout", "label", "base"]
 SPLIT: Final = "partbook/v1/split"
-METRES: Final = (
-    {(n, 2) for n in (2, 3, 4)} | {(n, 4) for n in (1, 2, 3, 4, 5, 6)} | {(n, 8) for n in (3, 6, 9, 12)}
-)
+METRES: Final = {(n, 2) for n in (2, 3, 4)} | {(n, 4) for n in (1, 2, 3, 4, 5, 6)} | {(n, 8) for n in (3, 6, 9, 12)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +60,7 @@ class Collection:
 COLLECTIONS: Final = (
     Collection("bach", "Thomaskirche", "Bach's four-part chorales", "piano", 0, 24, 150, 84),
     Collection("oneills1850", "Chicago Reels", "O'Neill's Irish dance tunes", "flute", 73, 24, 500, 120),
-    Collection(
-        "ryansMammoth", "Mammoth Strings", "Ryan's fiddle tunes", "steel-string guitar", 25, 24, 400, 120
-    ),
+    Collection("ryansMammoth", "Mammoth Strings", "Ryan's fiddle tunes", "steel-string guitar", 25, 24, 400, 120),
     Collection("monteverdi", "Cremona", "Monteverdi's madrigals", "harpsichord", 6, 6, 22, 112),
 )
 
@@ -83,7 +79,7 @@ class Work:
     key: str
     title: str
 
-    def score(self, program: int | None = None) -> Score:
+    def score(self, program: int | None = None) -> ScoreTick:
         """The work on one track at 480 ticks a quarter.
 
         Args:
@@ -100,9 +96,7 @@ class Work:
             track.program = collection.program if program is None else program
         for metre in score.time_signatures:
             if (metre.numerator, metre.denominator) not in METRES:
-                raise ScoreError(
-                    f"{self.key} is in {metre.numerator}/{metre.denominator}, which the tokeniser lacks."
-                )
+                raise ScoreError(f"{self.key} is in {metre.numerator}/{metre.denominator}, which the tokeniser lacks.")
         return score
 
 
@@ -187,9 +181,7 @@ def _tune_name(work: Work) -> str:
         return work.key
     words = re.sub(r"[^a-z0-9 ]", "", title.lower().replace("&", "and")).split()
     plain = [
-        w
-        for w in words
-        if w not in {"the", "a", "an", "reel", "jig", "hornpipe", "strathspey", "clog", "favorite"}
+        w for w in words if w not in {"the", "a", "an", "reel", "jig", "hornpipe", "strathspey", "clog", "favorite"}
     ]
     return " ".join(sorted(plain)) or work.key
 
@@ -200,18 +192,18 @@ def _tunes(path: Path) -> tuple[str, ...]:
     return tuple("X:" + part for part in re.split(r"^X:", text, flags=re.MULTILINE)[1:])
 
 
-def _from_abc(tune: str) -> Score:
+def _from_abc(tune: str) -> ScoreTick:
     # Chord symbols would become an accompaniment of abc2midi's own; grace notes and decorations stay.
     tune = re.sub(r'"[^"\n]*"', "", tune)
     try:
         with _quiet():
-            score = Score.from_abc(tune)
+            score = ScoreTick.from_abc(tune)
     except Exception as error:
         raise ScoreError(f"An ABC tune cannot be read ({error}).") from error
     tracks = [track for track in score.tracks if len(track.notes)]
     if not tracks:
         raise ScoreError("An ABC tune has no notes.")
-    kept = Score(score.ticks_per_quarter)
+    kept = ScoreTick(score.ticks_per_quarter)
     kept.tracks.append(tracks[0])
     kept.tempos.extend(score.tempos)
     kept.time_signatures.extend(score.time_signatures)
@@ -225,16 +217,16 @@ def _musicxml_head(path: Path) -> str:
             return file.read(8000).decode("utf-8", errors="replace")
 
 
-def _from_musicxml(path: Path, tempo: float) -> Score:
+def _from_musicxml(path: Path, tempo: float) -> ScoreTick:
     from music21 import converter
 
     try:
         parsed = converter.parse(path, format="musicxml").stripTies()
         events = list(parsed.flatten().notes)
-        metres = list(parsed.parts[0].flatten().getTimeSignatures())
+        metres = list(parsed.parts[0].flatten().getTimeSignatures())  # type: ignore[union-attr]  # a score has parts
     except Exception as error:
         raise ScoreError(f"{path.name} cannot be read as MusicXML ({error}).") from error
-    score, track = Score(TICKS_PER_QUARTER), Track()
+    score, track = ScoreTick(TICKS_PER_QUARTER), TrackTick()
     seen: set[tuple[int, int]] = set()
     for event in events:
         start, length = (
@@ -242,23 +234,21 @@ def _from_musicxml(path: Path, tempo: float) -> Score:
             round(float(event.quarterLength) * TICKS_PER_QUARTER),
         )
         for pitch in event.pitches:
-            if (
-                length > 0 and (start, pitch.midi) not in seen
-            ):  # two voices in unison are one key on a keyboard
+            if length > 0 and (start, pitch.midi) not in seen:  # two voices in unison are one key on a keyboard
                 seen.add((start, pitch.midi))
-                track.notes.append(Note(start, length, int(pitch.midi), 88))
+                track.notes.append(NoteTick(start, length, int(pitch.midi), 88))
     if not seen:
         raise ScoreError(f"{path.name} has no notes.")
     score.tracks.append(track)
-    score.tempos.append(Tempo(0, tempo))
+    score.tempos.append(TempoTick(0, tempo))
     last: tuple[int, int] | None = None
     for metre in metres:
         now = (int(metre.numerator), int(metre.denominator))
         if now != last:
-            score.time_signatures.append(TimeSignature(round(float(metre.offset) * TICKS_PER_QUARTER), *now))
+            score.time_signatures.append(TimeSignatureTick(round(float(metre.offset) * TICKS_PER_QUARTER), *now))
             last = now
     if last is None:
-        score.time_signatures.append(TimeSignature(0, 4, 4))
+        score.time_signatures.append(TimeSignatureTick(0, 4, 4))
     return score.sort()
 
 

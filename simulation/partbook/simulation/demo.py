@@ -27,7 +27,7 @@ from partbook.coordinator.validation import ValidationSet, write_validation
 from partbook.errors import InputError
 from partbook.generator.composing import Bar, Piece, PieceRequest, compose
 from partbook.generator.pieces import write_piece
-from partbook.generator.release import Release, load_generator, pack_release
+from partbook.generator.release import Release, load_generator, pack_release, write_with_one_thread
 from partbook.identity.keys import IdentityKey
 from partbook.model.adapter import load_adapter
 from partbook.model.checkpoint import BASE, base_manifest, load_tokenizer
@@ -57,6 +57,8 @@ from partbook.vault.ingest import IngestReport, ingest
 from partbook.vault.store import Vault
 
 FEDERATION: Final = "The Four Partbooks"
+TRAINING: Final = LocalTraining(steps=8, batch=8, learning_rate=5e-3, clip=5.0)
+STEP: Final = ServerStep(learning_rate=1.0, momentum=0.5)
 MEANINGS: Final = {
     ("query.hello", False): "The question who the node is; empty",
     ("query.hello", True): "The label's name",
@@ -93,8 +95,8 @@ class DemoOptions:
     seconds: float = 45.0
     piece_seconds: float = 30.0
     rounds: int = 8
-    training: LocalTraining = LocalTraining(steps=8, batch=8, learning_rate=5e-3, clip=5.0)
-    step: ServerStep = ServerStep(learning_rate=1.0, momentum=0.5)
+    training: LocalTraining = TRAINING
+    step: ServerStep = STEP
     base: Path = BASE
 
 
@@ -202,17 +204,13 @@ class Demo:
         write_split(options.out / "split.json", members, options.seed)
         planned = [take for label in self._labels for take in (*label.takes, *label.heldout_takes)]
         with self._stage("Playing scores into recordings", len(planned)):
-            made = set(
-                map(str, (t.path for t in record(planned, lambda take: self._watch.step(take.work.title))))
-            )
+            made = set(map(str, (t.path for t in record(planned, lambda take: self._watch.step(take.work.title)))))
         for label in self._labels:
             label.takes = [t for t in label.takes if str(t.path) in made]
             label.heldout_takes = [t for t in label.heldout_takes if str(t.path) in made]
 
     def _ingest(self) -> None:
-        with self._stage(
-            "Ingesting: each node hears its own recordings", sum(len(x.takes) for x in self._labels)
-        ):
+        with self._stage("Ingesting: each node hears its own recordings", sum(len(x.takes) for x in self._labels)):
             for label in self._labels:
                 with _vault(label.vault) as vault:
                     label.ingested = ingest(
@@ -329,6 +327,7 @@ class Demo:
             ),
         ]
         generator = load_generator(release)
+        write_with_one_thread()
         recordings = [r for many in validation.by_label.values() for r in many]
         made = []
         with self._stage("Writing three pieces", len(wanted)):

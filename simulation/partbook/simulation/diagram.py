@@ -103,18 +103,12 @@ def federation_svg(
         x, y, middle, exit_at = places[index]
         way_round = exit_at if y + _HOUSE_HEIGHT < floor else None
         goal = centre + (rank - (len(houses) - 1) / 2) * min(72, 280 / len(houses))
-        strands[index] = _strand(
-            middle, y + _HOUSE_HEIGHT, way_round, floor, goal, stage, label_colour(index)
-        )
+        strands[index] = _strand(middle, y + _HOUSE_HEIGHT, way_round, floor, goal, stage, label_colour(index))
     for index, (house, (x, y, _, _)) in enumerate(zip(houses, places, strict=True)):
         drawn.append(_house(x, y, house, label_colour(index), index))
 
     names = ", ".join(house.name for house in houses)
-    reads = (
-        "adds masked updates up and can read only their sum"
-        if masks
-        else "averages the labels' clipped updates"
-    )
+    reads = "adds masked updates up and can read only their sum" if masks else "averages the labels' clipped updates"
     description = (
         f"Labels {names} each keep their recordings locked in. Only model updates go to a coordinator, which "
         f"{reads} and sends the shared model back. A signed generator comes out, from which a composer gets "
@@ -152,8 +146,7 @@ def _short(words: str, limit: int) -> str:
 def _house(x: float, y: float, house: House, colour: str, index: int) -> str:
     middle, eaves, bottom = x + _HOUSE_WIDTH / 2, y + _ROOF, y + _HOUSE_HEIGHT
     parts = [
-        f'<rect x="{x + _HOUSE_WIDTH - 62:.1f}" y="{y + 4:.1f}" width="22" height="40" fill="{colour}" '
-        f'opacity=".75"/>',
+        f'<rect x="{x + _HOUSE_WIDTH - 62:.1f}" y="{y + 4:.1f}" width="22" height="40" fill="{colour}" opacity=".75"/>',
         f'<path d="M{x:.1f} {eaves - 2:.1f}V{bottom - 8:.1f}q0 8 8 8H{x + _HOUSE_WIDTH - 8:.1f}q8 0 8 -8'
         f'V{eaves - 2:.1f}Z" fill="{CARD}" stroke="{RULE}" stroke-width="1.5"/>',
         f'<path d="M{x - _OVERHANG:.1f} {eaves:.1f}L{middle:.1f} {y:.1f}'
@@ -182,13 +175,9 @@ def _waveform(x: float, y: float, width: float, colour: str, index: int) -> str:
     for bar in range(int(width / step)):
         phase = bar / (width / step)
         swell = 0.35 + 0.65 * math.sin(math.pi * phase) ** 0.7
-        level = 4 + 22 * swell * abs(
-            math.sin((5 + index) * math.pi * phase + index) * math.cos(17 * phase + 2 * index)
-        )
+        level = 4 + 22 * swell * abs(math.sin((5 + index) * math.pi * phase + index) * math.cos(17 * phase + 2 * index))
         bars.append(f"M{x + bar * step + 1.5:.1f} {y - level:.1f}V{y + level:.1f}")
-    return (
-        f'<path d="{"".join(bars)}" stroke="{colour}" stroke-width="3" stroke-linecap="round" opacity=".38"/>'
-    )
+    return f'<path d="{"".join(bars)}" stroke="{colour}" stroke-width="3" stroke-linecap="round" opacity=".38"/>'
 
 
 def _padlock(x: float, y: float, colour: str) -> str:
@@ -201,9 +190,7 @@ def _padlock(x: float, y: float, colour: str) -> str:
     )
 
 
-def _strand(
-    x: float, start: float, lane: float | None, floor: float, goal: float, stage: float, colour: str
-) -> str:
+def _strand(x: float, start: float, lane: float | None, floor: float, goal: float, stage: float, colour: str) -> str:
     """Two lines between a house and the coordinator: its updates down, in colour; the model up, in grey."""
     lines = []
     for shift, stroke, down in ((-7.0, colour, True), (7.0, "#9AA1AE", False)):

@@ -66,9 +66,7 @@ class InProcessGrid(Grid):
             on_crossing: told every message, in both directions, from any thread.
         """
         self._app, self._observe = app, on_crossing
-        self._contexts = {
-            i: Context(RUN_ID, i, dict(config), RecordDict(), {}) for i, config in nodes.items()
-        }
+        self._contexts = {i: Context(RUN_ID, i, dict(config), RecordDict(), {}) for i, config in nodes.items()}
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="node")
         self._replies: dict[str, Future[bytes]] = {}
         self._one_at_a_time = {i: threading.Lock() for i in nodes}
@@ -124,9 +122,7 @@ class InProcessGrid(Grid):
         done = [i for i in message_ids if i in self._replies and self._replies[i].done()]
         return [_read(self._replies.pop(i).result()) for i in done]
 
-    def send_and_receive(
-        self, messages: Iterable[Message], *, timeout: float | None = None
-    ) -> Iterable[Message]:
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
         """Push, then wait for the answers or the timeout (seconds)."""
         waiting = set(self.push_messages(messages))
         deadline = None if timeout is None else time.monotonic() + timeout
@@ -144,12 +140,10 @@ class InProcessGrid(Grid):
         with self._one_at_a_time[node_id]:
             try:
                 reply = self._app(message, self._contexts[node_id])
-            except (
-                Exception
-            ) as error:  # as Flower's own runtime does: the node's failure must not be the run's
+            except Exception as error:  # as Flower's own runtime does: the node's failure must not be the run's
                 reply = Message(Error(NODE_FAILED, type(error).__name__), reply_to=message)
         reply.metadata.__dict__["_message_id"] = uuid.uuid4().hex
-        answer = message_to_proto(reply).SerializeToString()
+        answer: bytes = message_to_proto(reply).SerializeToString()
         self._observe(Crossing(node_id, True, reply.metadata.message_type, answer))
         return answer
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-from symusic import Score
+from symusic.core import ScoreTick
 
 from partbook.errors import ScoreError
 from partbook.simulation.collections import Collection, Work, split
@@ -97,6 +97,7 @@ def _is_done(take: Take) -> bool:
 def _play(take: Take) -> bool:
     from partbook.music.mastering import Sound
     from partbook.music.rendering import SAMPLE_RATE, synthesise, write_flac
+    from partbook.music.tokens import notes_of
     from partbook.simulation.performance import perform
 
     try:
@@ -105,7 +106,7 @@ def _play(take: Take) -> bool:
         return False
     key = int.from_bytes(hashlib.sha256(take.work.key.encode()).digest()[:8], "little")
     score = perform(excerpt(score, take.seconds), np.random.Generator(np.random.Philox(key)))
-    if score.to("second").end() < SHORTEST:
+    if notes_of(score).onset.max() < SHORTEST:
         return False
     sound = synthesise(score)
     peak = float(np.abs(sound).max(initial=0.0))
@@ -115,8 +116,8 @@ def _play(take: Take) -> bool:
     return True
 
 
-def excerpt(score: Score, seconds: float) -> Score:
-    """The beginning of a score: whole notes that start within `seconds`, cut where they would ring past it by a beat."""
+def excerpt(score: ScoreTick, seconds: float) -> ScoreTick:
+    """The beginning of a score: whole notes that start within `seconds`, ringing at most a beat longer."""
     from partbook.music.tokens import seconds_at
 
     beat = score.ticks_per_quarter

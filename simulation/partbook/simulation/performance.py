@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
-from symusic import Score
+from symusic.core import ScoreTick
 
 MEAN_VELOCITY: Final = 72
 SWELL: Final = 12  # velocity units, peak of a phrase over its mean
@@ -17,7 +17,7 @@ JITTER: Final = 5  # standard deviation per note
 PHRASE_BEATS: Final = (8, 17)
 
 
-def perform(score: Score, random: np.random.Generator) -> Score:
+def perform(score: ScoreTick, random: np.random.Generator) -> ScoreTick:
     """A copy with played velocities, 24–120; everything else is unchanged."""
     played = score.copy()
     beat = score.ticks_per_quarter

@@ -43,9 +43,7 @@ def note_name(pitch: int) -> str:
     return f"{_NAMES[pitch % 12]}{pitch // 12 - 1}"
 
 
-def piano_roll(
-    notes: Notes, path: Path, *, title: str, subtitle: str = "", split_at: float | None = None
-) -> None:
+def piano_roll(notes: Notes, path: Path, *, title: str, subtitle: str = "", split_at: float | None = None) -> None:
     """Draw a piece, pitch over time, harder strokes darker.
 
     Args:
@@ -136,9 +134,7 @@ def loss_curves(path: Path, curves: Sequence[LabelCurve]) -> None:
             axes.set_xlabel("round", fontsize=8.5, color=SOFT_INK)
     known = any(curve.local for curve in curves)
     dotted = "; dotted: each node's own training loss, which never left the node" if known else ""
-    _title(
-        figure, "What the rounds did", f"Solid: loss on public held-out recordings, lower is better{dotted}"
-    )
+    _title(figure, "What the rounds did", f"Solid: loss on public held-out recordings, lower is better{dotted}")
     figure.savefig(path, dpi=DPI, facecolor="white")
 
 
@@ -146,9 +142,7 @@ def _panel(axes: Any, curve: LabelCurve, colour: str) -> None:
     rounds, losses = zip(*curve.held_out, strict=True) if curve.held_out else ((), ())
     axes.set_title(curve.label, fontsize=10, color=INK, loc="left", fontweight="bold", pad=6)
     if curve.local:
-        axes.plot(
-            *zip(*curve.local, strict=True), color=colour, linewidth=1.3, linestyle=(0, (1, 1.6)), alpha=0.85
-        )
+        axes.plot(*zip(*curve.local, strict=True), color=colour, linewidth=1.3, linestyle=(0, (1, 1.6)), alpha=0.85)
     if losses:
         axes.axhline(losses[0], color=RULE, linewidth=0.9, zorder=0)
         axes.plot(rounds, losses, color=colour, linewidth=2.0, solid_capstyle="round")

@@ -76,9 +76,7 @@ def _embedded_png(path: Path) -> str:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise InputError(
-            f"The report cannot embed {path} ({error.strerror}); draw the piece again."
-        ) from error
+        raise InputError(f"The report cannot embed {path} ({error.strerror}); draw the piece again.") from error
     return "data:image/png;base64," + base64.b64encode(data).decode("ascii")
 
 
@@ -313,9 +311,7 @@ def _locks(report: DemoReport) -> str:
     bound = ""
     if locks.epsilon is not None:
         bound = (
-            f" The bound: ε = {locks.epsilon:.2f}"
-            + ("" if locks.delta is None else f" at δ = {locks.delta:.0e}")
-            + "."
+            f" The bound: ε = {locks.epsilon:.2f}" + ("" if locks.delta is None else f" at δ = {locks.delta:.0e}") + "."
         )
     noise = (
         "Random noise, measured out in advance, was added to every sum, so that what the model could ever "
@@ -366,11 +362,7 @@ def _refusals(labels: Iterable[LabelReport]) -> str:
         for label in labels
         for file, reason in label.refused
     )
-    return (
-        f"<details><summary>Files that were refused, and why</summary><ul>{items}</ul></details>"
-        if items
-        else ""
-    )
+    return f"<details><summary>Files that were refused, and why</summary><ul>{items}</ul></details>" if items else ""
 
 
 def _time(report: DemoReport) -> str:
@@ -382,9 +374,7 @@ def _time(report: DemoReport) -> str:
         f'style="width:{100 * seconds / longest:.1f}%"></span></td></tr>'
         for name, seconds in report.stages
     ]
-    rows.append(
-        f'<tr class="total"><th scope="row">Together</th><td class="n">{_duration(total)}</td><td></td></tr>'
-    )
+    rows.append(f'<tr class="total"><th scope="row">Together</th><td class="n">{_duration(total)}</td><td></td></tr>')
     machine = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in report.machine)
     return (
         "<h2>Time and machine</h2>"
@@ -449,8 +439,7 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]], *, caption: str, 
     body = []
     for row in rows:
         cells = "".join(
-            f"<td{'' if i < words else ' class=n'}>{escape(cell)}</td>"
-            for i, cell in enumerate(row[1:], start=1)
+            f"<td{'' if i < words else ' class=n'}>{escape(cell)}</td>" for i, cell in enumerate(row[1:], start=1)
         )
         body.append(f'<tr><th scope="row">{escape(row[0])}</th>{cells}</tr>')
     return _raw_table(head, body, caption=caption, words=words)
