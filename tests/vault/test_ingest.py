@@ -122,10 +122,10 @@ def test_a_worker_killed_once_costs_nothing_and_a_file_that_always_ends_it_is_na
     folder: Path, vault: Vault, tokenizer: Path
 ) -> None:
     once, always = folder / "0.wav", folder / "1.wav"
-    noise = np.random.default_rng(0).integers(-9000, 9000, (20 * RATE, 2), dtype=np.int16)
+    noise = np.random.default_rng(0).integers(-9000, 9000, (90 * RATE, 2), dtype=np.int16)
     # Slow enough to decode for their readers to be caught at it; only the first goes in.
     tune, _ = soundfile.read(once, dtype="int16")
-    soundfile.write(once, np.concatenate([noise[::-1], tune]), RATE, format="FLAC")
+    soundfile.write(once, np.concatenate([noise[: 20 * RATE], tune]), RATE, format="FLAC")
     soundfile.write(always, noise, RATE, format="FLAC")
     finished = threading.Event()
     killed: dict[Path, set[int]] = {once: set(), always: set()}
@@ -138,7 +138,7 @@ def test_a_worker_killed_once_costs_nothing_and_a_file_that_always_ends_it_is_na
                     if reading and (always in reading or not killed[once]):
                         process.send_signal(signal.SIGKILL)
                         killed[reading.pop()].add(process.pid)
-            time.sleep(0.005)
+            time.sleep(0.02)
 
     threading.Thread(target=kill_whoever_reads_them, daemon=True).start()
     report = ingest(folder, vault, tokenizer, workers=1)

@@ -165,7 +165,9 @@ def ingest(
                     # Which file ended the worker is not said. The first is tried alone; the others go again,
                     # and whichever breaks the pool ends up first.
                     result = pool.alone(path)
-                    waiting = deque((p, s, f if _sound(f) else pool.submit(p)) for p, s, f in waiting)
+                    for place, (other, other_sha256, lost) in enumerate(waiting):
+                        if place and not _sound(lost):
+                            waiting[place] = (other, other_sha256, pool.submit(other))
                 settle(path, file_sha256, result)
                 waiting.popleft()  # only now: Ctrl-C in the midst of storing stores it after all, below
         except KeyboardInterrupt:

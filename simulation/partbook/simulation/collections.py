@@ -79,6 +79,15 @@ class Work:
     key: str
     title: str
 
+    @property
+    def printed(self) -> str:
+        """The title as a person would say it: “BWV 289”, “Madrigal 3.13”, “The Jolly Corkonian”."""
+        if not self.key.endswith(".mxl"):
+            return self.title
+        stem, _, title = self.title.partition(": ")
+        said = stem.replace("bwv", "BWV ").replace("madrigal.", "Madrigal ")
+        return said if title.startswith(stem) else f"{said} {title}"
+
     def score(self, program: int | None = None) -> ScoreTick:
         """The work on one track at 480 ticks a quarter.
 

@@ -204,7 +204,7 @@ class Demo:
         write_split(options.out / "split.json", members, options.seed)
         planned = [take for label in self._labels for take in (*label.takes, *label.heldout_takes)]
         with self._stage("Playing scores into recordings", len(planned)):
-            made = set(map(str, (t.path for t in record(planned, lambda take: self._watch.step(take.work.title)))))
+            made = set(map(str, (t.path for t in record(planned, lambda take: self._watch.step(take.work.printed)))))
         for label in self._labels:
             label.takes = [t for t in label.takes if str(t.path) in made]
             label.heldout_takes = [t for t in label.heldout_takes if str(t.path) in made]

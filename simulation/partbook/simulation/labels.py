@@ -55,7 +55,7 @@ def takes(works: Sequence[Work], collection: Collection, seconds: float, folder:
     """One take a work, in `folder`, under names that a person can read."""
     result = []
     for number, work in enumerate(works, start=1):
-        title = "".join(c if c.isalnum() or c in " '-" else " " for c in work.title)
+        title = "".join(c if c.isalnum() or c in " '-." else " " for c in work.printed)
         name = f"{number:02d} {' '.join(title.split())[:60]}.flac"
         result.append(Take(work, collection.program, seconds, folder / name))
     return result
@@ -139,7 +139,7 @@ def write_split(path: Path, members: dict[str, dict[str, Sequence[Work]]], seed:
     content = {
         "seed": seed,
         "labels": {
-            label: {pool: [{"key": w.key, "title": w.title} for w in works] for pool, works in pools.items()}
+            label: {pool: [{"key": w.key, "title": w.printed} for w in works] for pool, works in pools.items()}
             for label, pools in members.items()
         },
     }
