@@ -8,6 +8,7 @@ with it; report. Everything that belongs to a label lies in that label's folder,
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import json
 import os
@@ -24,8 +25,8 @@ import numpy as np
 from partbook.coordinator.checkpoints import Checkpoints, FederationState
 from partbook.coordinator.rounds import Progress
 from partbook.coordinator.validation import ValidationSet, write_validation
-from partbook.errors import InputError
-from partbook.generator.composing import Bar, Piece, PieceRequest, compose
+from partbook.errors import GenerationError, InputError
+from partbook.generator.composing import Generator, Piece, PieceRequest, compose
 from partbook.generator.pieces import write_piece
 from partbook.generator.release import Release, load_generator, pack_release, write_with_one_thread
 from partbook.identity.keys import IdentityKey
@@ -332,15 +333,8 @@ class Demo:
         made = []
         with self._stage("Writing three pieces", len(wanted)):
             for number, (name, title, how, prompt, memory) in enumerate(wanted):
-                request = PieceRequest(
-                    seed=options.seed * 1000 + number,
-                    seconds=options.piece_seconds,
-                    prompt=prompt,
-                    memory=memory,
-                )
-                events: list[Bar | Piece] = list(compose(generator, request))
-                piece = events[-1]
-                assert isinstance(piece, Piece), "compose ends with the piece"
+                seed = options.seed * 1000 + number
+                piece = _written_by(generator, PieceRequest(seed, options.piece_seconds, prompt=prompt, memory=memory))
                 made.append(self._written(piece, name, title, how, release, recordings))
                 self._watch.step(title)
         return made
@@ -452,6 +446,20 @@ class Demo:
         began = time.monotonic()
         yield
         self._times.append((name, time.monotonic() - began))
+
+
+def _written_by(generator: Generator, request: PieceRequest) -> Piece:
+    """The piece for a request; where the generator stays silent, for the next seed that makes it play.
+
+    Raises:
+        GenerationError: ten seeds in a row wrote no note of their own.
+    """
+    for attempt in range(10):
+        *_, piece = compose(generator, dataclasses.replace(request, seed=request.seed + 100 * attempt))
+        assert isinstance(piece, Piece), "compose ends with the piece"
+        if len(_after(notes_of(piece.score), piece.continues_at)):
+            return piece
+    raise GenerationError(f"Seed {request.seed} and nine more wrote no notes; train for more rounds.")
 
 
 def _vault(path: Path) -> Vault:

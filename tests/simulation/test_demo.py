@@ -1,0 +1,156 @@
+"""The demo, small: real scores, real audio files, real transcription, the shipped base, a signed release."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from partbook.generator.composing import PieceRequest, compose
+from partbook.generator.prompts import score_of_midi
+from partbook.generator.release import load_generator, open_release
+from partbook.music.tokens import HIGHEST_PITCH, LOWEST_PITCH, notes_of
+from partbook.simulation.collections import COLLECTIONS
+
+ROOT = Path(__file__).parent.parent.parent
+CODE = """
+from pathlib import Path
+from rich.console import Console
+from partbook.plan.rounds import LocalTraining
+from partbook.simulation.demo import Demo, DemoOptions
+from partbook.simulation.watching import RichWatcher
+import sys
+if __name__ == "__main__":
+    home, out = map(Path, sys.argv[1:])
+    options = DemoOptions(
+        home=home, out=out, recordings=3, heldout=1, seconds=20, rounds=2, piece_seconds=20,
+        training=LocalTraining(steps=4, batch=3, learning_rate=5e-3, clip=5.0),
+    )
+    with RichWatcher(Console()) as watcher:
+        Demo(options, watcher).run()
+"""
+
+
+@pytest.fixture(scope="module")
+def script(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("demo") / "small_demo.py"
+    path.write_text(CODE)
+    return path
+
+
+def run(script: Path, out: Path) -> str:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(script), str(script.parent / "home"), str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def folder(script: Path) -> Path:
+    out = script.parent / "run"
+    run(script, out)
+    return out
+
+
+PIECES = ("free", "continuation", "from-audio")
+
+
+@pytest.mark.parametrize("name", PIECES)
+def test_pieces_are_music_not_noise(folder: Path, name: str) -> None:
+    samples, rate = soundfile.read(folder / "pieces" / f"{name}.wav", always_2d=True)
+    assert rate == 44_100
+    assert len(samples) / rate >= 20
+    assert 0.5 < np.abs(samples).max() < 1.0
+    assert 20 * np.log10(np.sqrt(np.mean(samples**2))) > -40
+    loudest = [np.abs(part).max() for part in np.array_split(samples, 10)]
+    assert sum(peak > 0.01 for peak in loudest) >= 8, "silent for long"
+    notes = notes_of(score_of_midi((folder / "pieces" / f"{name}.mid").read_bytes()))
+    assert len(notes) >= 20
+    assert notes.pitch.min() >= LOWEST_PITCH
+    assert notes.pitch.max() <= HIGHEST_PITCH
+
+
+def test_everything_that_was_promised_is_there(folder: Path) -> None:
+    names = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    expected = {f"pieces/{piece}.{kind}" for piece in PIECES for kind in ("mid", "wav", "png", "json")}
+    expected |= {"report.html", "report.json", "loss-curves.png", "split.json"}
+    expected |= {"coordinator/adapter.safetensors", "coordinator/manifest.json", "release/manifest.sig"}
+    assert expected <= names
+
+
+def test_the_report_holds_every_label_and_says_which_locks_were_on(folder: Path) -> None:
+    report = json.loads((folder / "report.json").read_text())
+    assert [label["name"] for label in report["labels"]] == [c.label for c in COLLECTIONS]
+    for label in report["labels"]:
+        assert label["recordings"] == 3
+        assert label["nll_before"] > 0
+        assert label["bytes_sent"] > 0
+    assert report["locks"]["masks"] is False
+    html = (folder / "report.html").read_text()
+    assert not re.search(r"""(?:src|href)=["']https?:""", html)
+    for collection in COLLECTIONS:
+        assert collection.label in html
+
+
+def test_the_split_keeps_private_and_public_works_apart(folder: Path) -> None:
+    labels = json.loads((folder / "split.json").read_text())["labels"]
+    private = {work["key"] for pools in labels.values() for work in pools["label"]}
+    public = {work["key"] for pools in labels.values() for work in pools["heldout"]}
+    assert private
+    assert public
+    assert not private & public
+
+
+def test_no_label_keeps_or_sends_audio_in_the_clear(folder: Path, script: Path) -> None:
+    for vault in (script.parent / "home").rglob("vault"):
+        for shard in vault.rglob("*.pbv"):
+            assert b"safetensors" not in shard.read_bytes()
+            assert b"onset" not in shard.read_bytes()
+    assert not list(folder.rglob("*.flac"))
+
+
+def test_the_release_opens_and_writes_again_what_it_wrote(folder: Path) -> None:
+    release = open_release(folder / "release", signer=None)
+    about = json.loads((folder / "pieces" / "free.json").read_text())
+    assert about["release"] == release.id
+    request = PieceRequest(seed=about["seed"], seconds=about["sampling"]["seconds"])
+    *_, piece = compose(load_generator(release), request)
+    assert piece.midi == (folder / "pieces" / "free.mid").read_bytes()
+
+
+def test_the_demos_release_is_served_to_the_ten_line_client(folder: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "partbook.cli", "serve", str(folder / "release"), "--address", "127.0.0.1:0"]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=tmp_path)
+    try:
+        assert server.stdout is not None
+        lines = []
+        for line in server.stdout:
+            lines.append(line)
+            if found := re.search(r"127\.0\.0\.1:(\d+)", line):
+                break
+        else:
+            pytest.fail("".join(lines))
+        midi = tmp_path / "piece.mid"
+        client = [sys.executable, str(ROOT / "docs/clients/generate.py"), f"127.0.0.1:{found[1]}", str(midi)]
+        done = subprocess.run(client, capture_output=True, text=True, cwd=tmp_path, timeout=120, check=False)
+        assert done.returncode == 0, done.stderr
+        assert len(done.stdout.splitlines()) > 5
+        assert len(notes_of(score_of_midi(midi.read_bytes()))) > 5
+    finally:
+        server.terminate()
+        server.wait(10)
+
+
+def test_a_second_run_hears_nothing_twice_and_ends_with_the_same_model(folder: Path, script: Path) -> None:
+    again = folder.parent / "again"
+    run(script, again)
+    first, second = ((f / "coordinator" / "adapter.safetensors").read_bytes() for f in (folder, again))
+    assert first == second
