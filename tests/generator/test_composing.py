@@ -5,8 +5,8 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from walks import tune
 
-from conftest import tune
 from partbook.errors import GenerationError
 from partbook.generator.composing import (
     Bar,

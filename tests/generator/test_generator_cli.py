@@ -10,8 +10,8 @@ import sys
 
 import pytest
 import soundfile
+from walks import ENVIRONMENT, PARTBOOK, tune
 
-from conftest import ENVIRONMENT, PARTBOOK, tune
 from partbook.cli import main
 from partbook.identity.keys import IdentityKey, PublicIdentity
 

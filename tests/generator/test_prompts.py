@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import soundfile
 from symusic.core import NoteTick, ScoreTick, TimeSignatureTick, TrackTick
+from walks import tune
 
-from conftest import tune
 from partbook.errors import AudioTooLong, PartbookError, ScoreError, SilentAudio, UnreadableAudio
 from partbook.generator.composing import Bar, PieceRequest, compose
 from partbook.generator.prompts import MEL_BYTES, memory_of_clip, memory_of_mel, prompt_of_midi

@@ -29,8 +29,8 @@ from google.protobuf.json_format import MessageToDict
 from google.protobuf.message_factory import GetMessageClass
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
+from walks import ENVIRONMENT, PARTBOOK, serving, tune
 
-from conftest import ENVIRONMENT, PARTBOOK, serving, tune
 from partbook.errors import ConfigError, GenerationError
 from partbook.generator.composing import Piece, PieceRequest, compose
 from partbook.generator.prompts import memory_of_clip

@@ -11,8 +11,8 @@ import pytest
 from flwr.app import ArrayRecord, ConfigRecord
 from flwr.common.serde import message_from_proto
 from flwr.proto.message_pb2 import Message as WireMessage
+from tunes import recording_of, tune
 
-from conftest import recording_of, tune
 from partbook.coordinator.checkpoints import Checkpoints
 from partbook.coordinator.validation import write_validation
 from partbook.errors import CohortTooSmall
