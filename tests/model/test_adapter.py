@@ -48,10 +48,14 @@ def test_only_b_and_the_decoders_norms_are_trained(model: PartbookModel) -> None
     assert sum(name.endswith(".b") for name in names) == model.config.layers * sum(per_block.values())
 
 
-def test_adapters_are_a_small_part_of_the_shipped_model() -> None:
+def test_a_federation_trains_exactly_b_and_the_norms_of_the_shipped_model() -> None:
     model = attach(load_model())
+    c = model.config
+    attention, feed = 8 * c.width * c.adapter_rank, (c.hidden + c.width) * c.adapter_rank
+    norms = 2 * c.width * (3 * c.layers + 1)
     trained = sum(p.numel() for p in trained_parameters(model).values())
-    assert trained < 0.03 * parameter_count(model)
+    assert trained == c.layers * (attention + feed) + norms
+    assert trained < parameter_count(model) / 30
 
 
 def test_frozen_a_is_the_same_everywhere_and_another_for_every_layer(tiny_base: Path) -> None:

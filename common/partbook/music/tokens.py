@@ -9,6 +9,7 @@ REMI: Huang & Yang 2020, "Pop Music Transformer" (arXiv 2002.00212). BPE on symb
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
@@ -79,6 +80,8 @@ class Tokenizer:
             ScoreError: the file is missing or is not a tokeniser.
         """
         try:
+            if json.loads(path.read_text(encoding="utf-8"))["tokenization"] != "REMI":
+                raise ValueError("not a REMI tokeniser")
             return cls(REMI(params=path))
         except Exception as error:
             raise ScoreError(f"{path} is not a Partbook tokeniser ({error}); restore it from the release.") from error
