@@ -74,13 +74,18 @@ def main() -> None:
     from partbook.errors import PartbookError
 
     try:
-        _partbook()
+        # Not click's standalone mode: that would turn Ctrl-C into exit code 1, which means a refusal here.
+        code = _partbook(standalone_mode=False)
     except PartbookError as error:
         click.secho(f"{type(error).__name__}: {error}", fg="red", err=True)
         sys.exit(2)
-    except KeyboardInterrupt:
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
         click.echo("Interrupted.", err=True)
         sys.exit(130)
+    sys.exit(code if isinstance(code, int) else 0)
 
 
 if __name__ == "__main__":

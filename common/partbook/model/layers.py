@@ -51,8 +51,8 @@ def rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
     return torch.cat([first * cosine - second * sine, first * sine + second * cosine], dim=-1)
 
 
-class SelfAttention(nn.Module):
-    """Causal attention with rotary positions and an optional cache."""
+class _Attention(nn.Module):
+    """The four projections that every attention has."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -61,6 +61,10 @@ class SelfAttention(nn.Module):
         self.key = nn.Linear(width, width)
         self.value = nn.Linear(width, width)
         self.out = nn.Linear(width, width)
+
+
+class SelfAttention(_Attention):
+    """Causal attention with rotary positions and an optional cache."""
 
     def forward(self, x: Tensor, cosine: Tensor, sine: Tensor, cache: LayerCache | None, past: int) -> Tensor:
         """(b, t, d) → (b, t, d); `cosine` and `sine` are those of positions past … past + t."""
@@ -81,16 +85,8 @@ class SelfAttention(nn.Module):
         return merged
 
 
-class CrossAttention(nn.Module):
+class CrossAttention(_Attention):
     """Attention from the notes being written to the sound that came before."""
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.query = nn.Linear(width, width)
-        self.key = nn.Linear(width, width)
-        self.value = nn.Linear(width, width)
-        self.out = nn.Linear(width, width)
 
     def keys_values(self, memory: Tensor) -> tuple[Tensor, Tensor]:
         """(b, s, d) → two (b, h, s, d/h)."""

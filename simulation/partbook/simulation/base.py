@@ -195,7 +195,9 @@ def make_base(
         "command": f"partbook base train --steps {steps} --batch {batch} --vocabulary {vocabulary} --seed {seed}",
         "heldout_nats_per_token_on_scores": figures,
         "parameters": parameter_count(model),
-        "sources": [f"{c.about}: works in the public domain, as encoded in music21's corpus ({c.name})" for c in COLLECTIONS],
+        "sources": [
+            f"{c.about}: works in the public domain, as encoded in music21's corpus ({c.name})" for c in COLLECTIONS
+        ],
         "works": len(scores),
         "tokens_seen": steps * batch * config.context,
     }

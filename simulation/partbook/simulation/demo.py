@@ -10,13 +10,10 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import json
-import os
-import platform
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -30,44 +27,32 @@ from partbook.generator.composing import Generator, Piece, PieceRequest, compose
 from partbook.generator.pieces import write_piece
 from partbook.generator.release import Release, load_generator, pack_release, write_with_one_thread
 from partbook.identity.keys import IdentityKey
-from partbook.model.adapter import load_adapter
 from partbook.model.checkpoint import BASE, base_manifest, load_tokenizer
-from partbook.model.transformer import parameter_count
 from partbook.music.mel import MEMORY_SECONDS, memory_before
-from partbook.music.metrics import MusicFigures, copied_span, figures, typical
+from partbook.music.metrics import copied_span, figures
 from partbook.music.notes import Notes
 from partbook.music.recording import Recording
 from partbook.music.tokens import Tokenizer, notes_of
 from partbook.node.label import NodeConfig
 from partbook.plan.federation import FederationConfig, ServerStep
 from partbook.plan.rounds import LocalTraining
-from partbook.simulation.collections import COLLECTIONS, Collection, Work
+from partbook.simulation.collections import COLLECTIONS, Work
 from partbook.simulation.federation import Traffic, simulate
-from partbook.simulation.labels import Take, choose, record, takes, write_split
-from partbook.simulation.pictures import LabelCurve, loss_curves, piano_roll
+from partbook.simulation.labels import choose, record, takes, write_split
+from partbook.simulation.pictures import loss_curves, piano_roll
 from partbook.simulation.report import (
     DemoReport,
-    LabelReport,
     Locks,
-    MessageKind,
-    ModelFacts,
     PieceReport,
     write_report,
 )
-from partbook.vault.ingest import IngestReport, ingest
+from partbook.simulation.results import DemoLabel, label_report, machine_facts, message_kinds, model_facts
+from partbook.vault.ingest import ingest
 from partbook.vault.store import Vault
 
 FEDERATION: Final = "The Four Partbooks"
 TRAINING: Final = LocalTraining(steps=8, batch=8, learning_rate=5e-3, clip=5.0)
 STEP: Final = ServerStep(learning_rate=1.0, momentum=0.5)
-MEANINGS: Final = {
-    ("query.hello", False): "The question who the node is; empty",
-    ("query.hello", True): "The label's name",
-    ("train", False): "The round's plan, and the global adapter every label starts from",
-    ("train", True): "That training is done: the plan's hash",
-    ("query.contribute", False): "The plan's hash",
-    ("query.contribute", True): "The label's clipped update: one vector of numbers, and the plan's hash",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,32 +119,6 @@ class DemoResult:
     nll: dict[str, tuple[float, float]]
 
 
-@dataclass(slots=True)
-class _Label:
-    """A label of the demo, as it fills up."""
-
-    collection: Collection
-    home: Path
-    takes: list[Take] = field(default_factory=list)
-    heldout_takes: list[Take] = field(default_factory=list)
-    ingested: IngestReport = field(default_factory=IngestReport)
-    recordings: int = 0
-    seconds: float = 0.0
-    tokens: int = 0
-
-    @property
-    def name(self) -> str:
-        return self.collection.label
-
-    @property
-    def vault(self) -> Path:
-        return self.home / "vault"
-
-    @property
-    def journal(self) -> Path:
-        return self.home / "journal.jsonl"
-
-
 class Demo:
     """One run of the demo. `run` does everything; the methods it calls are its stages."""
 
@@ -176,7 +135,7 @@ class Demo:
         vaults = options.home / f"base-{self._base_hash[:8]}"
         self._public = vaults / f"public-{options.heldout}x{options.seconds:g}s"
         home = vaults / f"seed-{options.seed}-{size}"
-        self._labels = [_Label(c, home / c.label.lower().replace(" ", "-")) for c in COLLECTIONS]
+        self._labels = [DemoLabel(c, home / c.label.lower().replace(" ", "-")) for c in COLLECTIONS]
 
     def run(self) -> DemoResult:
         """Do it all."""
@@ -375,55 +334,22 @@ class Demo:
     ) -> DemoResult:
         options, out = self._options, self._options.out
         first, last = state.history[0].validation, state.history[-1].validation
-        labels = []
-        for label in self._labels:
-            held = validation.by_label[label.name]
-            sent, received = traffic.of(label.name, inbound=True), traffic.of(label.name, inbound=False)
-            labels.append(
-                LabelReport(
-                    name=label.name,
-                    collection=label.collection.about,
-                    instrument=label.collection.instrument,
-                    recordings=label.recordings,
-                    seconds=label.seconds,
-                    tokens=label.tokens,
-                    refused=tuple((r.path.name, r.reason) for r in label.ingested.refused),
-                    heldout_recordings=len(held),
-                    heldout_tokens=sum(len(r.ids) + 1 for r in held),
-                    nll_before=first[label.name],
-                    nll_after=last[label.name],
-                    curve=LabelCurve(
-                        label.name,
-                        tuple((r.round, r.validation[label.name]) for r in state.history),
-                        tuple(_journal(label.journal)),
-                    ),
-                    messages=sent.messages + received.messages,
-                    bytes_sent=sent.total_bytes,
-                    bytes_received=received.total_bytes,
-                    heldout_figures=_figures_of(held),
-                )
-            )
+        labels = tuple(
+            label_report(label, validation.by_label[label.name], traffic, state.history) for label in self._labels
+        )
         loss_curves(out / "loss-curves.png", [label.curve for label in labels])
-        adapter = load_adapter(out / "coordinator" / "adapter.safetensors")
         report = DemoReport(
             federation=FEDERATION,
             created=datetime.datetime.now(datetime.UTC).astimezone(),
             seed=options.seed,
             rounds=state.round,
-            labels=tuple(labels),
+            labels=labels,
             stages=tuple(self._times),
             locks=Locks(masks=False, seal=False, noise=False, clip_norm=options.training.clip),
-            messages=_kinds(traffic),
+            messages=message_kinds(traffic),
             pieces=tuple(pieces),
-            model=ModelFacts(
-                release=release.id,
-                base_sha256=self._base_hash,
-                adapter_sha256=release.about["adapter"]["sha256"],
-                signer=release.signer.fingerprint,
-                parameters=parameter_count(load_generator(release).model),
-                adapter_parameters=sum(tensor.numel() for tensor in adapter.values()),
-            ),
-            machine=_machine(),
+            model=model_facts(release, options.base),
+            machine=machine_facts(),
             limits=(
                 "All four labels and the coordinator ran in one process on this machine; nothing here tests a network.",
                 "The recordings are scores from public-domain collections, played by a SoundFont: clean, and far "
@@ -482,48 +408,3 @@ def _after(notes: Notes, second: float | None) -> Notes:
         return notes
     kept = notes.onset >= second - 1e-6
     return Notes(notes.onset[kept], notes.duration[kept], notes.pitch[kept], notes.velocity[kept])
-
-
-def _figures_of(recordings: Sequence[Recording]) -> MusicFigures:
-    return typical([figures(recording.notes) for recording in recordings])
-
-
-def _journal(path: Path) -> Iterator[tuple[int, float]]:
-    for line in path.read_text(encoding="utf-8").splitlines():
-        entry = json.loads(line)
-        yield int(entry["round"]), float(entry["loss"])
-
-
-def _kinds(traffic: Traffic) -> tuple[MessageKind, ...]:
-    found = []
-    for (kind, from_node), meaning in MEANINGS.items():
-        flows = [flow for (_, way, name), flow in traffic.flows.items() if (name, way) == (kind, from_node)]
-        found.append(
-            MessageKind(
-                kind,
-                from_node,
-                meaning,
-                sum(f.messages for f in flows),
-                sum(f.total_bytes for f in flows),
-                max((f.largest_bytes for f in flows), default=0),
-            )
-        )
-    return tuple(found)
-
-
-def _machine() -> tuple[tuple[str, str], ...]:
-    import flwr
-    import psutil
-    import torch
-
-    memory = psutil.virtual_memory().total / 2**30
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
-    return (
-        ("Processor", f"{os.cpu_count()} cores, {platform.machine()}"),
-        ("Memory", f"{memory:.0f} GiB"),
-        ("GPU", device),
-        ("System", platform.platform(terse=True)),
-        ("Python", platform.python_version()),
-        ("PyTorch", str(torch.__version__)),
-        ("Flower", str(flwr.__version__)),
-    )
