@@ -8,7 +8,7 @@ export FLWR_TELEMETRY_ENABLED = 0
 export FLWR_DISABLE_UPDATE_CHECK = 1
 export FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION = 1
 
-.PHONY: demo test lint format wheel base seeds bench bench-ingest bench-generation clean
+.PHONY: demo test lint format wheel base seeds bench bench-ingest bench-generation bench-fresh clean
 
 demo: $(READY)  ## four labels, one generator: everything, on real audio
 	$(BIN)/partbook demo
@@ -32,7 +32,7 @@ seeds: $(READY)  ## the demo on three seeds, and the table of docs/figures.md
 
 bench: bench-ingest bench-generation
 
-bench-ingest bench-generation: bench-%: $(READY)
+bench-ingest bench-generation bench-fresh: bench-%: $(READY)
 	$(BIN)/python -m benchmarks.$*
 
 # The constraints pin every package, so pip has nothing to resolve; grpcio-tools and hatchling are among them, so the
