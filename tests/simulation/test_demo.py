@@ -13,11 +13,15 @@ import numpy as np
 import pytest
 import soundfile
 
+from partbook.coordinator.validation import ValidationSet
 from partbook.generator.composing import PieceRequest, compose
 from partbook.generator.prompts import score_of_midi
 from partbook.generator.release import load_generator, open_release
+from partbook.model.checkpoint import load_tokenizer
+from partbook.music.mel import memory_before
 from partbook.music.tokens import HIGHEST_PITCH, LOWEST_PITCH, notes_of
 from partbook.simulation.collections import COLLECTIONS
+from partbook.simulation.demo import heard_clip
 
 ROOT = Path(__file__).parent.parent.parent
 CODE = """
@@ -147,6 +151,25 @@ def test_the_demos_release_is_served_to_the_ten_line_client(folder: Path, tmp_pa
     finally:
         server.terminate()
         server.wait(10)
+
+
+def test_a_clip_is_the_notes_heard_from_a_bar_on_and_the_sound_before_it(script: Path) -> None:
+    validation = next((script.parent / "home").glob("*/public-*/validation"))
+    tokenizer = load_tokenizer()
+    for label, (recording, *_) in ValidationSet.read(validation).by_label.items():
+        score, memory = heard_clip(recording, tokenizer, seconds=5.0)
+        first = int(np.searchsorted(recording.bar_seconds, 8.0))
+        begin = float(recording.bar_seconds[first])
+        given = notes_of(score)
+        in_clip = (recording.notes.onset >= begin - 0.06) & (recording.notes.onset < begin + 4.9)
+        heard = list(zip(recording.notes.onset[in_clip] - begin, recording.notes.pitch[in_clip], strict=True))
+        close = [
+            any(abs(o - t) < 0.08 and p == q for o, p in zip(given.onset, given.pitch, strict=True)) for t, q in heard
+        ]
+        assert np.mean(close) > 0.9, label
+        assert [track.program for track in score.tracks] == [c.program for c in COLLECTIONS if c.label == label]
+        assert memory is not None
+        assert np.array_equal(memory, memory_before(recording.mel, begin))
 
 
 def test_a_second_run_hears_nothing_twice_and_ends_with_the_same_model(folder: Path, script: Path) -> None:

@@ -15,9 +15,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
+from symusic.core import ScoreTick
 
 from partbook.coordinator.checkpoints import Checkpoints, FederationState
 from partbook.coordinator.rounds import Progress
@@ -47,6 +49,7 @@ from partbook.simulation.report import (
     write_report,
 )
 from partbook.simulation.results import DemoLabel, label_report, machine_facts, message_kinds, model_facts
+from partbook.vault.analysis import BEATS_PER_BAR
 from partbook.vault.ingest import ingest
 from partbook.vault.store import Vault
 
@@ -280,10 +283,10 @@ class Demo:
             ),
             (
                 "from-audio",
-                "After eight seconds of held-out audio",
-                f"Given eight seconds of sound from “{_work(dance)}”, a recording that no label has; no notes.",
-                None,
-                memory_before(dance.mel, min(dance.seconds, MEMORY_SECONDS + 4)),
+                "After a held-out audio clip",
+                f"Given a clip of “{_work(dance)}”, a recording that no label has: the model hears eight seconds of "
+                "its sound, and goes on from the notes that were transcribed from the five seconds after them.",
+                *heard_clip(dance, tokenizer),
             ),
         ]
         generator = load_generator(release)
@@ -396,11 +399,35 @@ def _work(recording: Recording) -> str:
     return recording.title.partition(" ")[2] or recording.title
 
 
-def _opening(recording: Recording, tokenizer: Tokenizer, seconds: float = 8.0) -> Any:
+def _opening(recording: Recording, tokenizer: Tokenizer, seconds: float = 8.0) -> ScoreTick:
     """The bars of a recording that begin in its first seconds, as a score."""
     bars = int(np.searchsorted(recording.bar_seconds, seconds))
     stop = int(recording.bar_starts[bars]) if bars < len(recording.bar_starts) else len(recording.ids)
     return tokenizer.decode(recording.ids[:stop])
+
+
+def heard_clip(
+    recording: Recording, tokenizer: Tokenizer, seconds: float = 5.0
+) -> tuple[ScoreTick, NDArray[np.float16] | None]:
+    """A clip from inside a recording, as training windows are: the notes from a bar on, and the sound before it.
+
+    Args:
+        recording: at least `MEMORY_SECONDS` and `seconds` long.
+        tokenizer: the one it was written with.
+        seconds: how much is given as notes.
+
+    Returns:
+        The transcribed bars that begin in those seconds, at the recording's tempo, and the log-mel (688, 128) of
+        the eight seconds before them.
+    """
+    bars = recording.bar_seconds
+    first = min(int(np.searchsorted(bars, MEMORY_SECONDS)), len(bars) - 1)
+    last = max(int(np.searchsorted(bars, bars[first] + seconds)), first + 1)
+    whole = tokenizer.decode(recording.ids)
+    begin, end = (bar * BEATS_PER_BAR * whole.ticks_per_quarter for bar in (first, last))
+    cut: ScoreTick = whole.clip(begin, end, clip_end=True).shift_time(-begin)
+    cut.tempos, cut.time_signatures = whole.tempos, whole.time_signatures
+    return cut, memory_before(recording.mel, float(bars[first]))
 
 
 def _after(notes: Notes, second: float | None) -> Notes:
