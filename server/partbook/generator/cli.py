@@ -27,9 +27,11 @@ if TYPE_CHECKING:
 
 PASSPHRASE_VARIABLE: Final = "PARTBOOK_KEY_PASSPHRASE"  # noqa: S105 (its name, not one)
 
-release = typer.Typer(help="Pack and sign a trained generator, or verify one.", no_args_is_help=True)
-serve = typer.Typer(help="Offer a release over gRPC.")
-generate = typer.Typer(help="Write MIDI and WAV from a release or a server.")
+release = typer.Typer(
+    add_completion=False, help="Pack and sign a trained generator, or verify one.", no_args_is_help=True
+)
+serve = typer.Typer(add_completion=False, help="Offer a release over gRPC.")
+generate = typer.Typer(add_completion=False, help="Write MIDI and WAV from a release or a server.")
 
 _SIGNER = typer.Option(
     "--signer",

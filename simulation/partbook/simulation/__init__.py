@@ -1,8 +1,17 @@
-"""A whole federation on one machine: public-domain labels, the demo, and the report of what it did.
+"""Whole federations on one machine, from public-domain scores to a report.
 
-`collections`   the public-domain scores, and who may use which
-`performance`   playing a score as a person might
+`collections`   public-domain scores, and which work serves which purpose
+`performance`   a score as a person might play it
+`labels`        scores become recordings: audio files and nothing else
+`base`          the public base model, and the one command that makes it
+`grid`          Flower's Grid inside one process
+`federation`    a ServerApp and its ClientApps on that grid
+`demo`          the main job, from recordings to a report
+`results`       what a run comes to, in figures
+`report`        what a run came to, as values; `report_page`, `report_style`: as a page
+`diagram`       the picture of a federation
 `pictures`      piano rolls and loss curves
-`diagram`       the drawing of the federation
-`report`        what a run did, as data; `report_page` lays it out
+`palette`       the colours they share
+`watching`      how far a run is, for a person
+`cli`           `partbook demo`, `partbook base`
 """

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-base = typer.Typer(no_args_is_help=True, help="The public base model and tokeniser.")
+base = typer.Typer(add_completion=False, no_args_is_help=True, help="The public base model and tokeniser.")
 
 
 @base.callback()
@@ -64,7 +64,7 @@ def train(
     console.print(f"Base model written to {out}.")
 
 
-demo = typer.Typer(help="Four labels, one generator: the whole way, on this machine.")
+demo = typer.Typer(add_completion=False, help="Four labels, one generator: the whole way, on this machine.")
 
 
 @demo.command()
