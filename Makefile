@@ -8,7 +8,7 @@ export FLWR_TELEMETRY_ENABLED = 0
 export FLWR_DISABLE_UPDATE_CHECK = 1
 export FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION = 1
 
-.PHONY: demo test lint format wheel base seeds bench bench-ingest bench-generation bench-fresh clean
+.PHONY: demo test lint format wheel check-wheel base seeds bench bench-ingest bench-generation bench-fresh bench-memory clean
 
 demo: $(READY)  ## four labels, one generator: everything, on real audio
 	$(BIN)/partbook demo
@@ -24,6 +24,12 @@ lint: $(READY)  ## ruff and mypy, strict
 wheel: $(READY)  ## dist/*.whl
 	$(BIN)/python -m hatchling build -t wheel
 
+check-wheel: wheel  ## install the wheel for a node alone, in an empty environment, and run it there
+	rm -rf build/node && $(PYTHON) -m venv build/node
+	build/node/bin/python -m pip install --quiet --no-compile --constraint constraints.txt "$$(ls -t dist/*.whl | head -1)[node]"
+	cd build && node/bin/partbook node --help
+	build/node/bin/python -c "from importlib.util import find_spec as f; assert not any(map(f, ('grpc_reflection', 'music21', 'matplotlib', 'pytest')))"
+
 base: $(READY)  ## make the shipped base model again, from public scores alone
 	$(BIN)/partbook base train --out common/partbook/model/base
 
@@ -32,8 +38,11 @@ seeds: $(READY)  ## the demo on three seeds, and the table of docs/figures.md
 
 bench: bench-ingest bench-generation
 
-bench-ingest bench-generation bench-fresh: bench-%: $(READY)
+bench-ingest bench-generation bench-fresh: bench-%: $(READY)  ## one claim, measured against its peer or limit
 	$(BIN)/python -m benchmarks.$*
+
+bench-memory: $(READY)  ## what hearing the past is worth, for the newest run of the demo (or RUN=runs/…)
+	$(BIN)/python -m benchmarks.memory $(or $(RUN),$(lastword $(sort $(wildcard runs/*))))
 
 # The constraints pin every package, so pip has nothing to resolve; grpcio-tools and hatchling are among them, so the
 # editable install needs no build environment of its own. Modules are compiled when first imported, not all at once:

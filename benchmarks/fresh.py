@@ -1,7 +1,7 @@
 """A stranger's first quarter of an hour: a fresh clone, an empty home, `make demo`, and `make demo` again.
 
 Clones the last commit of this repository into a temporary folder, so commit first. Memory is the sum over all
-processes of the run of what each holds alone or shares, sampled twice a second (PSS where the system tells it).
+processes of the run of what each holds alone or shares, sampled every two seconds (PSS where the system tells it).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def measured(command: list[str], folder: Path, environment: dict[str, str]) -> t
             except psutil.Error:
                 continue  # it ended while we looked
         largest = max(largest, total)
-        time.sleep(0.5)
+        time.sleep(2.0)
     if process.returncode != 0:
         sys.exit(f"{' '.join(command)} ended with {process.returncode}")
     return time.monotonic() - began, largest / 2**30
