@@ -97,6 +97,16 @@ def test_saving_and_loading_keeps_every_bit(model: PartbookModel, tmp_path: Path
     assert state_hash(again) != state_hash(state)
 
 
+def test_equal_states_are_equal_bytes(model: PartbookModel, tmp_path: Path) -> None:
+    state = adapter_state(attach(model))
+    about = {"federation": "trio", "round": "3", "base": "b", "adapter": "a"}
+    blobs = set()
+    for index in range(8):
+        save_adapter(tmp_path / f"{index}.safetensors", state, about)
+        blobs.add((tmp_path / f"{index}.safetensors").read_bytes())
+    assert len(blobs) == 1
+
+
 def test_an_adapter_of_another_model_is_refused_by_name(model: PartbookModel) -> None:
     state = adapter_state(attach(model))
     name = next(iter(state))

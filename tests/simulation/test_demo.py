@@ -153,7 +153,8 @@ def test_the_demos_release_is_served_to_the_ten_line_client(folder: Path, tmp_pa
         server.wait(10)
 
 
-def test_a_clip_is_the_notes_heard_from_a_bar_on_and_the_sound_before_it(script: Path) -> None:
+def test_a_clip_is_the_notes_heard_from_a_bar_on_and_the_sound_before_it(folder: Path, script: Path) -> None:
+    assert (folder / "report.html").exists()
     validation = next((script.parent / "home").glob("*/public-*/validation"))
     tokenizer = load_tokenizer()
     for label, (recording, *_) in ValidationSet.read(validation).by_label.items():
@@ -163,8 +164,10 @@ def test_a_clip_is_the_notes_heard_from_a_bar_on_and_the_sound_before_it(script:
         given = notes_of(score)
         in_clip = (recording.notes.onset >= begin - 0.06) & (recording.notes.onset < begin + 4.9)
         heard = list(zip(recording.notes.onset[in_clip] - begin, recording.notes.pitch[in_clip], strict=True))
+        # Tempi are written in steps of 8.7 beats a minute, so at 80 or faster the clip may run up to 5.5 % off.
         close = [
-            any(abs(o - t) < 0.08 and p == q for o, p in zip(given.onset, given.pitch, strict=True)) for t, q in heard
+            any(abs(o - t) < 0.06 + 0.055 * t and p == q for o, p in zip(given.onset, given.pitch, strict=True))
+            for t, q in heard
         ]
         assert np.mean(close) > 0.9, label
         assert [track.program for track in score.tracks] == [c.program for c in COLLECTIONS if c.label == label]

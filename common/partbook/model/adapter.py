@@ -151,7 +151,9 @@ def state_hash(state: Mapping[str, Tensor]) -> str:
 
 def save_adapter(path: Path, state: Mapping[str, Tensor], about: Mapping[str, str]) -> None:
     """Write a state as safetensors with free text about it; replaces the file atomically."""
-    blob = save_tensors({k: v.contiguous() for k, v in state.items()}, metadata=dict(about))
+    # One entry, because safetensors writes several in no fixed order, and equal states must be equal bytes.
+    metadata = {"partbook": json.dumps(dict(about), sort_keys=True)}
+    blob = save_tensors({k: v.contiguous() for k, v in state.items()}, metadata=metadata)
     temporary = path.with_suffix(path.suffix + ".part")
     temporary.write_bytes(blob)
     temporary.replace(path)
