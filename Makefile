@@ -28,7 +28,7 @@ check-wheel: wheel  ## install the wheel for a node alone, in an empty environme
 	rm -rf build/node && $(PYTHON) -m venv build/node
 	build/node/bin/python -m pip install --quiet --no-compile --constraint constraints.txt "$$(ls -t dist/*.whl | head -1)[node]"
 	cd build && node/bin/partbook node --help
-	build/node/bin/python -c "from importlib.util import find_spec as f; assert not any(map(f, ('grpc_reflection', 'music21', 'matplotlib', 'pytest')))"
+	build/node/bin/python -I -c "from importlib.util import find_spec as f; assert not any(map(f, ('grpc_reflection', 'music21', 'matplotlib', 'pytest')))"
 
 base: $(READY)  ## make the shipped base model again, from public scores alone
 	$(BIN)/partbook base train --out common/partbook/model/base
