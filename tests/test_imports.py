@@ -99,6 +99,8 @@ CLIENT_ONLY = {"partbook.node", "partbook.vault", "partbook.training", "onnxrunt
         (("serve", "--help"), CLIENT_ONLY | {"partbook.simulation"}),
         (("generate", "--help"), CLIENT_ONLY | {"partbook.simulation"}),
         (("release", "--help"), CLIENT_ONLY | {"partbook.simulation"}),
+        (("keys", "--help"), SERVER_ONLY | CLIENT_ONLY | {"partbook.simulation"}),
+        (("roster", "--help"), SERVER_ONLY | CLIENT_ONLY | {"partbook.simulation"}),
         (("demo", "--help"), set()),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",

@@ -21,6 +21,12 @@ COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
         "Four labels, one generator: the whole way, on this machine.",
     ),
     "node": ("partbook.node.cli:app", "node", "A label's side: ingest recordings, look after the vault."),
+    "keys": ("partbook.identity.cli:keys", "node", "Make a party's keys, and show what a key file is."),
+    "roster": (
+        "partbook.identity.cli:roster",
+        "node",
+        "Write, sign and check the list of who belongs to a federation.",
+    ),
     "release": (
         "partbook.generator.cli:release",
         "coordinator",

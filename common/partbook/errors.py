@@ -23,7 +23,23 @@
     │   └── VaultBusy                another process is writing to it
     ├── RoundError               a round cannot go on
     │   ├── CohortTooSmall           fewer members answered than the plan needs
-    │   └── NodeFailed               one member answered with an error
+    │   ├── NodeFailed               one member answered with an error
+    │   └── SealingCrashed           a process that seals or opens chunks was ended
+    ├── ProtocolViolation        somebody broke the protocol; the message goes unanswered
+    │   ├── SwappedKey               a key was not signed by the member it is said to belong to
+    │   ├── ForgedMember             a name the pinned roster does not hold, or holds with another key
+    │   ├── DuplicateMember          one member twice in a list
+    │   ├── ReplayedMessage          signed for another federation, round, plan or kind
+    │   ├── CohortChanged            a later exchange names other members than the earlier one
+    │   ├── TwoSurvivorLists         two lists of survivors in one round
+    │   ├── SurvivorAlsoDropped      one peer named as both
+    │   ├── SecondReveal             shares asked for twice, with different lists
+    │   ├── AlteredShare             an encrypted share fails its authentication
+    │   ├── AlteredCiphertext        a sealed block is not the one that was signed
+    │   ├── ForeignSealKey           a sealed block or a plan is for another key or other parameters
+    │   ├── ValueOutOfRange          a value outside its ring or grid
+    │   ├── OutOfTurn                an exchange came before the one it builds on, or after the round's end
+    │   └── UnsignedRoster           a roster lacks a signature, or carries a wrong one
     ├── PolicyRefusal            a node declines, to protect its label; never retried silently
     │   ├── ClearSumsRefused         the plan has no masks
     │   ├── StalePlan                the plan's round is over
@@ -131,6 +147,70 @@ class CohortTooSmall(RoundError):
 
 class NodeFailed(RoundError):
     """A member of the cohort answered with an error."""
+
+
+class SealingCrashed(RoundError):
+    """A process that was sealing or opening chunks was ended, or ran out of memory."""
+
+
+class ProtocolViolation(PartbookError):
+    """Somebody broke the protocol: a party, or whoever stands between them. The message goes unanswered."""
+
+
+class SwappedKey(ProtocolViolation):
+    """A key was not signed by the member it is said to belong to."""
+
+
+class ForgedMember(ProtocolViolation):
+    """A name that the pinned roster does not hold, or holds with another key."""
+
+
+class DuplicateMember(ProtocolViolation):
+    """One member is named twice in a list."""
+
+
+class ReplayedMessage(ProtocolViolation):
+    """A message signed for another federation, round, plan or kind."""
+
+
+class CohortChanged(ProtocolViolation):
+    """A later exchange of a round names other members than the earlier one."""
+
+
+class TwoSurvivorLists(ProtocolViolation):
+    """Two different lists of survivors were shown in one round."""
+
+
+class SurvivorAlsoDropped(ProtocolViolation):
+    """One peer is named as a survivor and as dropped."""
+
+
+class SecondReveal(ProtocolViolation):
+    """Shares were asked for twice in one round, with different lists."""
+
+
+class AlteredShare(ProtocolViolation):
+    """An encrypted share fails its authentication."""
+
+
+class AlteredCiphertext(ProtocolViolation):
+    """A sealed block is not the one that was signed."""
+
+
+class ForeignSealKey(ProtocolViolation):
+    """A sealed block or a plan is for another key, or for other parameters."""
+
+
+class ValueOutOfRange(ProtocolViolation):
+    """A value lies outside its ring or grid; it is refused, never wrapped."""
+
+
+class OutOfTurn(ProtocolViolation):
+    """An exchange came before the one it builds on, or after the round's end."""
+
+
+class UnsignedRoster(ProtocolViolation):
+    """A roster lacks a party's signature, or carries a wrong one."""
 
 
 class PolicyRefusal(PartbookError):

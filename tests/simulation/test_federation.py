@@ -2,32 +2,62 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from flwr.app import ArrayRecord, ConfigRecord
 from flwr.common.serde import message_from_proto
 from flwr.proto.message_pb2 import Message as WireMessage
+from scipy.stats import chisquare
 from tunes import recording_of, tune
 
 from partbook.coordinator.checkpoints import Checkpoints
 from partbook.coordinator.validation import write_validation
+from partbook.custodian.opening import CustodianConfig
 from partbook.errors import CohortTooSmall
-from partbook.model.adapter import load_adapter, state_hash
-from partbook.model.checkpoint import base_manifest
+from partbook.identity.message import Message
+from partbook.identity.roster import Roster
+from partbook.model.adapter import adapter_state, attach, flatten, load_adapter, state_hash
+from partbook.model.checkpoint import base_manifest, load_model
 from partbook.music.recording import Recording
 from partbook.music.tokens import Tokenizer
 from partbook.node.label import NodeConfig
-from partbook.plan.federation import FederationConfig, ServerStep
-from partbook.plan.rounds import LocalTraining
+from partbook.plan import exchanges, wire
+from partbook.plan.federation import FederationConfig
+from partbook.plan.rounds import LocalTraining, ServerStep
+from partbook.secagg import messages as sums
+from partbook.secagg.node import NodeRound
+from partbook.simulation.drops import Drop
 from partbook.simulation.federation import simulate
 from partbook.simulation.grid import Crossing
+from partbook.simulation.parties import Parties, enrol
 from partbook.vault.store import Vault
 
 MEMBERS = ("Alto", "Bass", "Tenor")
+BODIES = {
+    "plan": exchanges.PlanText,
+    "ready": exchanges.Nothing,
+    "begin": exchanges.Nothing,
+    "advertise": sums.Advertise,
+    "keys": sums.Keys,
+    "shares": sums.Shares,
+    "inbox": sums.Inbox,
+    "contribution": sums.Contribution,
+    "survivors": sums.Survivors,
+    "confirmed": sums.Confirmed,
+    "reveal": sums.Reveal,
+    "revealed": sums.Revealed,
+    "open": exchanges.Open,
+    "opened": exchanges.Opened,
+    "applied": exchanges.ModelHash,
+    "endorse": exchanges.ModelHash,
+    "endorsed": exchanges.ModelHash,
+    "publish": exchanges.Publish,
+    "published": exchanges.ModelHash,
+}
 TRAINING = LocalTraining(steps=6, batch=3, learning_rate=1e-2, clip=2.0)
 
 
@@ -37,12 +67,26 @@ def label_recordings(tiny_tokenizer: Tokenizer) -> dict[str, list[Recording]]:
 
 
 @pytest.fixture
-def config(tmp_path: Path, tiny_base: Path, recordings: list[Recording]) -> FederationConfig:
+def parties(tmp_path: Path) -> Parties:
+    return enrol(tmp_path / "parties", "trio", {member: tmp_path / member / "keys" for member in MEMBERS})
+
+
+@pytest.fixture(params=["masked", "sealed"])
+def mode(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+def config(
+    tmp_path: Path, tiny_base: Path, recordings: list[Recording], parties: Parties, mode: str
+) -> FederationConfig:
     for member, recording in zip(MEMBERS, recordings, strict=True):
         write_validation(tmp_path / "validation", member, [recording])
     return FederationConfig(
-        name="trio",
-        members=MEMBERS,
+        roster=parties.roster,
+        key=parties.coordinator,
+        seal_key=parties.seal_key,
+        mode=mode,
         rounds=3,
         base=tiny_base,
         state=tmp_path / "state",
@@ -54,105 +98,247 @@ def config(tmp_path: Path, tiny_base: Path, recordings: list[Recording]) -> Fede
 
 
 @pytest.fixture
-def nodes(tmp_path: Path, tiny_base: Path, label_recordings: dict[str, list[Recording]]) -> dict[str, NodeConfig]:
-    found = {}
-    for member, recordings in label_recordings.items():
-        with Vault.create(tmp_path / member) as vault:
-            for recording in recordings:
-                vault.add(recording, f"{hash(recording.title) & 0xFFFF:064x}")
-        journal = tmp_path / f"{member}.jsonl"
-        found[member] = NodeConfig(member, tmp_path / member, journal, base=tiny_base, seed=5, allow_clear_sums=True)
-    return found
+def nodes(
+    tmp_path: Path, tiny_base: Path, label_recordings: dict[str, list[Recording]], parties: Parties
+) -> dict[str, NodeConfig]:
+    return {
+        member: node_of(member, recordings, tmp_path, tiny_base, parties)
+        for member, recordings in label_recordings.items()
+    }
+
+
+def node_of(member: str, recordings: list[Recording], folder: Path, base: Path, parties: Parties) -> NodeConfig:
+    with Vault.create(folder / member / "vault") as vault:
+        for recording in recordings:
+            vault.add(recording, f"{hash(recording.title) & 0xFFFF:064x}")
+    journal = folder / f"{member}.jsonl"
+    bare = NodeConfig(member, folder / member / "vault", Path(), Path(), journal=journal, base=base, seed=5)
+    return parties.node(bare)
 
 
 def last_state(config: FederationConfig):
     assert config.base is not None
     base_hash = base_manifest(config.base)["files"]["model.safetensors"]
-    state = Checkpoints(config.state, config.name, base_hash).load()
+    state = Checkpoints(config.state, "trio", base_hash).load()
     assert state is not None
     return state
 
 
-def test_rounds_lower_the_held_out_loss_of_every_label(config: FederationConfig, nodes: dict[str, NodeConfig]) -> None:
-    simulate(config, nodes)
+def anew(
+    folder: Path, config: FederationConfig, nodes: dict[str, NodeConfig], parties: Parties
+) -> tuple[FederationConfig, dict[str, NodeConfig], CustodianConfig]:
+    """The same parties as if none of them had taken part in anything yet."""
+    return (
+        config.model_copy(update={"state": folder / "state"}),
+        {member: replace(node, state=folder / member) for member, node in nodes.items()},
+        replace(parties.custodian, record=folder / "opened.json"),
+    )
+
+
+def test_rounds_lower_the_held_out_loss_of_every_label(
+    config: FederationConfig, nodes: dict[str, NodeConfig], parties: Parties
+) -> None:
+    simulate(config, nodes, parties.custodian)
     history = last_state(config).history
     assert [record.round for record in history] == [0, 1, 2, 3]
     for member in MEMBERS:
         assert history[-1].validation[member] < history[0].validation[member]
     assert history[-1].members == MEMBERS
+    adapter = load_adapter(config.state / "adapter.safetensors")
+    assert state_hash(adapter) == history[-1].adapter_hash
+
+
+@pytest.mark.parametrize("mode", ["sealed"])
+def test_in_sealed_rounds_the_coordinator_learns_the_model_only_when_the_labels_release_it(
+    config: FederationConfig, nodes: dict[str, NodeConfig], parties: Parties
+) -> None:
+    crossings: list[Crossing] = []
+    simulate(config, nodes, parties.custodian, on_crossing=crossings.append)
+    history = last_state(config).history
+    assert [bool(record.validation) for record in history] == [True, False, False, True]
+    assert all(record.update_norm is None for record in history)
+    final = load_adapter(config.state / "adapter.safetensors")
+    vector = flatten(final).tobytes()
+    inbound = [crossing for crossing in crossings if crossing.inbound]
+    assert [crossing.kind for crossing in inbound if vector in crossing.data] == ["query.publish"]
+    assert not [crossing for crossing in crossings if not crossing.inbound and vector in crossing.data]
+
+
+def test_masked_and_sealed_rounds_of_one_seed_learn_the_same_within_rounding(
+    config: FederationConfig, nodes: dict[str, NodeConfig], parties: Parties, tmp_path: Path, mode: str
+) -> None:
+    simulate(config, nodes, parties.custodian)
+    again, fresh, custodian = anew(tmp_path / "again", config, nodes, parties)
+    other = "sealed" if mode == "masked" else "masked"
+    simulate(again.model_copy(update={"mode": other, "bits": 16}), fresh, custodian)
+    one, two = last_state(config).adapter, last_state(again).adapter
+    assert np.linalg.norm(one - two) < 0.05 * np.linalg.norm(one - flatten_base(config))
+
+
+def flatten_base(config: FederationConfig) -> np.ndarray:
+    assert config.base is not None
+    return flatten(adapter_state(attach(load_model(config.base))))
 
 
 def test_a_run_is_repeatable_bit_for_bit(
-    config: FederationConfig, nodes: dict[str, NodeConfig], tmp_path: Path
+    config: FederationConfig, nodes: dict[str, NodeConfig], parties: Parties, tmp_path: Path
 ) -> None:
-    simulate(config, nodes, workers=1)
-    again = config.model_copy(update={"state": tmp_path / "again" / "state"})
-    simulate(again, nodes, workers=3)
+    simulate(config, nodes, parties.custodian, workers=1)
+    again, fresh, custodian = anew(tmp_path / "again", config, nodes, parties)
+    simulate(again, fresh, custodian, workers=3)
     assert last_state(again).history[-1].adapter_hash == last_state(config).history[-1].adapter_hash
 
 
 def test_a_run_that_is_cut_off_goes_on_where_it_was(
-    config: FederationConfig, nodes: dict[str, NodeConfig], tmp_path: Path
+    config: FederationConfig, nodes: dict[str, NodeConfig], parties: Parties, tmp_path: Path
 ) -> None:
-    simulate(config, nodes)
-    resumed = config.model_copy(update={"state": tmp_path / "resumed" / "state"})
-    simulate(resumed.model_copy(update={"rounds": 2}), nodes)
-    simulate(resumed, nodes)
+    simulate(config, nodes, parties.custodian)
+    resumed, fresh, custodian = anew(tmp_path / "resumed", config, nodes, parties)
+    simulate(resumed.model_copy(update={"rounds": 2}), fresh, custodian)
+    simulate(resumed, fresh, custodian)
     assert last_state(resumed).history[-1].adapter_hash == last_state(config).history[-1].adapter_hash
-    adapter = load_adapter(resumed.state / "adapter.safetensors")
-    assert state_hash(adapter) == last_state(resumed).history[-1].adapter_hash
+
+
+KINDS = ("train", "query.advertise", "query.share", "query.contribute", "query.confirm", "query.reveal")
+SEALED = ("query.open", "query.apply")
+
+
+class Stopped(Exception):
+    """The coordinator's process ends here."""
+
+
+@pytest.mark.parametrize("kind", [*KINDS, *SEALED])
+def test_a_coordinator_killed_in_any_exchange_resumes_the_round(
+    config: FederationConfig, nodes: dict[str, NodeConfig], parties: Parties, tmp_path: Path, mode: str, kind: str
+) -> None:
+    if mode == "masked" and kind in SEALED:
+        kind = "query.reveal"
+    config = config.model_copy(update={"rounds": 2})
+    simulate(config, nodes, parties.custodian)
+    killed, fresh, custodian = anew(tmp_path / "killed", config, nodes, parties)
+    seen = 0
+
+    def kill(crossing: Crossing) -> None:
+        nonlocal seen
+        seen += crossing.kind == kind and not crossing.inbound
+        if seen > len(MEMBERS) // (2 if kind == "query.open" else 1) and crossing.kind == kind:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        simulate(killed, fresh, custodian, workers=1, on_crossing=kill)
+    crossings: list[Crossing] = []
+    simulate(killed, fresh, custodian, on_crossing=crossings.append)
+    assert last_state(killed).history[-1].adapter_hash == last_state(config).history[-1].adapter_hash
+    # What was done before the kill was not done again.
+    before = [name for name in (*KINDS, *SEALED) if (*KINDS, *SEALED).index(name) < (*KINDS, *SEALED).index(kind)]
+    asked = {crossing.kind for crossing in crossings if not crossing.inbound}
+    assert not asked & set(before)
+
+
+@pytest.mark.parametrize("mode", ["masked"])
+def test_a_retry_of_a_round_sends_the_stored_vector_under_fresh_masks(
+    config: FederationConfig, nodes: dict[str, NodeConfig], parties: Parties, tmp_path: Path
+) -> None:
+    config = config.model_copy(update={"rounds": 1})
+    simulate(config, nodes, parties.custodian)
+    retried, fresh, custodian = anew(tmp_path / "retried", config, nodes, parties)
+    first: list[Crossing] = []
+    with pytest.raises(CohortTooSmall, match=r"Bass.*unavailable"):
+        simulate(retried, fresh, drops=[Drop("Bass", "query.confirm")], on_crossing=first.append)
+    (retried.state / "attempt").unlink()  # so that the round is planned anew
+    for node in fresh.values():
+        assert node.journal is not None
+    journals = {member: node.journal.read_bytes() for member, node in fresh.items() if node.journal}
+    second: list[Crossing] = []
+    simulate(retried, fresh, on_crossing=second.append)
+    assert last_state(retried).history[-1].adapter_hash == last_state(config).history[-1].adapter_hash
+    assert journals == {member: node.journal.read_bytes() for member, node in fresh.items() if node.journal}
+    masked = [
+        {c.node_id: blobs_of(c)[0] for c in crossings if c.inbound and c.kind == "query.contribute"}
+        for crossings in (first, second)
+    ]
+    assert set(masked[0]) == set(masked[1])
+    for node_id, blob in masked[0].items():
+        same = np.frombuffer(blob, np.uint32) == np.frombuffer(masked[1][node_id], np.uint32)
+        assert same.mean() < 0.01
 
 
 def parsed(crossing: Crossing):
     return message_from_proto(WireMessage.FromString(crossing.data))
 
 
+def blobs_of(crossing: Crossing) -> list[bytes]:
+    return wire.unpack(parsed(crossing).content, signed=None, blobs=None)[1]
+
+
 ALLOWED = {
-    # (kind, from the node): {record: {key: type or (dtype, is the adapter's size)}}
-    ("query.hello", False): {},
-    ("query.hello", True): {"member": {"name": str}},
-    ("train", False): {"plan": {"json": bytes}, "model": {"adapter": np.float32}},
-    ("train", True): {"ready": {"plan_hash": str}},
-    ("query.contribute", False): {"ask": {"plan_hash": str}},
-    ("query.contribute", True): {"receipt": {"plan_hash": str}, "contribution": {"update": np.float32}},
+    # (kind, from the node): (kinds of the signed messages, number of blobs)
+    ("train", False): (("plan",), 1),
+    ("train", True): (("ready",), 0),
+    ("query.advertise", False): (("begin",), 0),
+    ("query.advertise", True): (("advertise",), 0),
+    ("query.share", False): (("keys",), 0),
+    ("query.share", True): (("shares",), 0),
+    ("query.contribute", False): (("inbox",), 0),
+    ("query.contribute", True): (("contribution",), 1),
+    ("query.confirm", False): (("survivors",), 0),
+    ("query.confirm", True): (("confirmed",), 0),
+    ("query.reveal", False): (("reveal",), 0),
+    ("query.reveal", True): (("revealed",), 0),
+}
+ALLOWED_SEALED = {
+    **ALLOWED,
+    ("train", False): (("plan",), 0),
+    ("query.open", False): (("plan", "open"), 1),
+    ("query.open", True): (("opened",), 1),
+    ("query.apply", False): (("plan", "opened"), 1),
+    ("query.apply", True): (("applied",), 0),
+    ("query.endorse", False): (("plan", "endorse"), 0),
+    ("query.endorse", True): (("endorsed",), 0),
+    ("query.publish", False): (("plan", "publish"), 0),
+    ("query.publish", True): (("published",), 1),
 }
 
 
-def test_only_plans_adapters_and_clipped_updates_cross(
-    config: FederationConfig, nodes: dict[str, NodeConfig], label_recordings: dict[str, list[Recording]]
+def test_only_the_protocols_messages_cross(
+    config: FederationConfig,
+    nodes: dict[str, NodeConfig],
+    parties: Parties,
+    label_recordings: dict[str, list[Recording]],
+    mode: str,
 ) -> None:
     crossings: list[Crossing] = []
-    simulate(config, nodes, on_crossing=crossings.append)
-    assert config.base is not None
+    simulate(config, nodes, parties.custodian, on_crossing=crossings.append)
     dimension = sum(t.numel() for t in load_adapter(config.state / "adapter.safetensors").values())
+    allowed = ALLOWED if mode == "masked" else ALLOWED_SEALED
+    roster = Roster.read(parties.roster)
+    names = dict(enumerate([*MEMBERS, "Custodian"], start=2))
 
-    assert len(crossings) == 2 * len(MEMBERS) * (1 + 2 * config.rounds)
+    assert {(c.kind, c.inbound) for c in crossings} - {("query.hello", False), ("query.hello", True)} == set(allowed)
     for crossing in crossings:
         message = parsed(crossing)
         assert not message.has_error()
-        allowed = ALLOWED[crossing.kind, crossing.inbound]
-        assert set(message.content) == set(allowed)
-        payload = 0
-        for name, record in message.content.items():
-            assert set(record) == set(allowed[name])
-            for key, kind in allowed[name].items():
-                value = record[key]
-                if isinstance(record, ArrayRecord):
-                    array = value.numpy()
-                    assert array.dtype == kind
-                    assert array.shape == (dimension,)
-                    payload += len(value.data)
-                else:
-                    assert isinstance(record, ConfigRecord)
-                    assert isinstance(value, kind)
-                    assert len(value) <= (2000 if kind is bytes else 64)
-                    payload += len(value)
-        # Nothing hides beside the records: what is left is Flower's envelope.
-        assert len(crossing.data) - payload < 600
-        if (crossing.kind, crossing.inbound) == ("query.contribute", True):
-            update = message.content.array_records["contribution"]["update"].numpy()
-            assert np.linalg.norm(update.astype(np.float64)) <= TRAINING.clip
-            assert len(np.unique(update)) > dimension / 4  # a trained vector, not smuggled integers
+        if crossing.kind == "query.hello":
+            held = {"member": {"name": names[crossing.node_id]}} if crossing.inbound else {}
+            assert {name: dict(record) for name, record in message.content.items()} == held
+            continue
+        kinds, count = allowed[crossing.kind, crossing.inbound]
+        signed, blobs = wire.unpack(message.content, signed=None, blobs=None)
+        messages = [Message.decode(data) for data in signed]
+        assert tuple(m.kind for m in messages) == kinds
+        assert len(blobs) == count
+        for inner in messages:
+            # Every message is signed by the party it names, and carries just the fields of its kind.
+            party = roster.identity_of(inner.sender)
+            inner.check(party, inner.kind, inner.context, inner.sender)
+            if crossing.inbound:
+                assert inner.sender == names[crossing.node_id]
+            assert BODIES[inner.kind].of(inner).json_body() == inner.body
+        # Nothing hides beside the signed parts and the blobs: what is left is Flower's envelope.
+        assert len(crossing.data) - sum(map(len, [*signed, *blobs])) < 900
+        if (crossing.kind, crossing.inbound) == ("query.contribute", True) and mode == "masked":
+            assert len(blobs[0]) == 4 * dimension
+            assert chisquare(np.bincount(np.frombuffer(blobs[0], np.uint8), minlength=256)).pvalue > 1e-9
 
     # No stretch of any recording's tokens, notes or mel, in the forms they have in memory or on disk.
     outbound = b"".join(c.data for c in crossings if c.inbound)
@@ -170,8 +356,10 @@ def test_only_plans_adapters_and_clipped_updates_cross(
                 assert secret not in outbound
 
 
-def test_losses_stay_in_the_labels_own_journal(config: FederationConfig, nodes: dict[str, NodeConfig]) -> None:
-    simulate(config, nodes)
+def test_losses_stay_in_the_labels_own_journal(
+    config: FederationConfig, nodes: dict[str, NodeConfig], parties: Parties
+) -> None:
+    simulate(config, nodes, parties.custodian)
     for member, node in nodes.items():
         assert node.journal is not None
         entries = [json.loads(line) for line in node.journal.read_text().splitlines()]
@@ -180,35 +368,87 @@ def test_losses_stay_in_the_labels_own_journal(config: FederationConfig, nodes: 
     assert "loss" not in kept
 
 
-def test_a_node_outside_a_simulation_refuses_clear_sums_and_the_round_says_so(
-    config: FederationConfig, nodes: dict[str, NodeConfig]
+def test_a_node_with_another_base_model_refuses(
+    config: FederationConfig, nodes: dict[str, NodeConfig], parties: Parties
 ) -> None:
-    careful = {**nodes, "Bass": replace(nodes["Bass"], allow_clear_sums=False)}
-    with pytest.raises(CohortTooSmall, match=r"Round 1: 2 of 3.*Bass declined with ClearSumsRefused"):
-        simulate(config, careful)
-    assert last_state(config).round == 0
-
-
-def test_a_node_with_another_base_model_refuses(config: FederationConfig, nodes: dict[str, NodeConfig]) -> None:
     from partbook.model.checkpoint import BASE
 
     other = {**nodes, "Alto": replace(nodes["Alto"], base=BASE)}
-    with pytest.raises(CohortTooSmall, match="Alto declined with UnknownModel"):
-        simulate(config, other)
+    with pytest.raises(CohortTooSmall, match=r"Round 1: 2 of 3.*Alto declined with UnknownModel"):
+        simulate(config, other, parties.custodian)
 
 
-def test_an_empty_vault_is_named(config: FederationConfig, nodes: dict[str, NodeConfig], tmp_path: Path) -> None:
+def test_an_empty_vault_is_named(
+    config: FederationConfig, nodes: dict[str, NodeConfig], parties: Parties, tmp_path: Path
+) -> None:
     with Vault.create(tmp_path / "empty"):
         pass
     other = {**nodes, "Tenor": replace(nodes["Tenor"], vault=tmp_path / "empty")}
     with pytest.raises(CohortTooSmall, match=r"Tenor declined with InputError.*node ingest"):
-        simulate(config, other)
+        simulate(config, other, parties.custodian)
 
 
-def test_four_members_go_on_without_one(config: FederationConfig, nodes: dict[str, NodeConfig], tmp_path: Path) -> None:
-    with Vault.create(tmp_path / "empty"):
-        pass
-    broken = replace(nodes["Tenor"], member="Cantus", vault=tmp_path / "empty")
-    four = config.model_copy(update={"members": (*MEMBERS, "Cantus")})
-    simulate(four, {**nodes, "Cantus": broken})
-    assert last_state(four).history[-1].members == MEMBERS
+@pytest.fixture
+def four(
+    tmp_path: Path,
+    tiny_base: Path,
+    config: FederationConfig,
+    nodes: dict[str, NodeConfig],
+    tiny_tokenizer: Tokenizer,
+) -> tuple[FederationConfig, dict[str, NodeConfig], Parties]:
+    names = (*MEMBERS, "Cantus")
+    parties = enrol(tmp_path / "quartet", "trio", {name: tmp_path / name / "keys" for name in names})
+    music = [recording_of(tune(9), tiny_tokenizer, 90)]
+    cantus = node_of("Cantus", music, tmp_path, tiny_base, parties)
+    changed = {"roster": parties.roster, "key": parties.coordinator, "seal_key": parties.seal_key}
+    everyone = {name: parties.node(node) for name, node in nodes.items()}
+    return config.model_copy(update=changed), {**everyone, "Cantus": cantus}, parties
+
+
+@pytest.mark.parametrize("exchange", KINDS)
+def test_four_members_go_on_without_one_from_any_exchange(four, exchange: str, mode: str) -> None:
+    config, nodes, parties = four
+    simulate(config, nodes, parties.custodian, drops=[Drop("Cantus", exchange, 2)])
+    history = last_state(config).history
+    assert history[2].dropped == {"Cantus": exchange} | ({} if mode == "masked" else {})
+    added = KINDS.index(exchange) > KINDS.index("query.contribute")
+    assert history[2].members == (tuple(sorted((*MEMBERS, "Cantus"))) if added else MEMBERS)
+    # In the next round it is there again: in sealed rounds it took the step it had missed.
+    assert history[3].dropped == {}
+    assert history[3].members == tuple(sorted((*MEMBERS, "Cantus")))
+
+
+def test_below_the_threshold_the_round_ends_by_name_and_the_state_stays(four) -> None:
+    config, nodes, parties = four
+    drops = [Drop("Cantus", "query.share", 2), Drop("Bass", "query.confirm", 2)]
+    with pytest.raises(CohortTooSmall, match=r"Round 2.*Bass: .*Cantus: "):
+        simulate(config, nodes, parties.custodian, drops=drops)
+    assert last_state(config).round == 1
+    simulate(config, nodes, parties.custodian)
+    assert last_state(config).round == 3
+
+
+@pytest.mark.parametrize("mode", ["sealed"])
+def test_what_a_node_and_the_coordinator_keep_holds_no_secret_in_clear(
+    config: FederationConfig, nodes: dict[str, NodeConfig], parties: Parties, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secrets: list[bytes] = []
+    draw = NodeRound.__init__
+
+    def remembered(self: NodeRound, *arguments: object) -> None:
+        draw(self, *arguments)  # type: ignore[arg-type]
+        secrets.extend([self._self_secret, self._mask_key.private_bytes_raw(), self._share_key.private_bytes_raw()])
+
+    monkeypatch.setattr(NodeRound, "__init__", remembered)
+    simulate(config, nodes, parties.custodian)
+    assert len(secrets) >= 3 * len(MEMBERS)
+    kept = b"".join(
+        path.read_bytes()
+        for folder in (config.state, *(node.kept for node in nodes.values()))
+        for path in folder.rglob("*")
+        if path.is_file()
+    )
+    assert len(kept) > 10_000
+    for secret in secrets:
+        for spelling in (secret, secret.hex().encode(), base64.b64encode(secret)):
+            assert spelling not in kept

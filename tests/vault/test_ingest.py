@@ -1,6 +1,7 @@
 import contextlib
 import hashlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -18,7 +19,7 @@ from symusic import Score
 
 from partbook.errors import InputError, ScoreError, VaultError
 from partbook.music.rendering import synthesise
-from partbook.vault.ingest import IngestEvent, audio_files, ingest
+from partbook.vault.ingest import IngestEvent, Workers, audio_files, ingest
 from partbook.vault.store import Vault
 
 RATE = 44_100
@@ -111,10 +112,12 @@ def test_recordings_go_in_by_file_name_and_are_known_the_second_time(
     assert {e.total for e in events} == {4}
     before = vault.summary()
     shutil.copy(folder / "0.wav", folder / "copy of 0.wav")
-    again = ingest(folder, vault, tokenizer, workers=1)
+    with Workers(1) as workers:
+        again = ingest(folder, vault, tokenizer, workers=workers)
+        assert not workers_of(os.getpid())
     assert not again.added
     assert [p.name for p in again.known] == ["0.wav", "1.wav", "2.wav", "copy of 0.wav"]
-    assert again.seconds < 0.5  # by the hash of the file: nothing is decoded, and no worker starts
+    assert again.seconds < 0.5  # by the hash of the file: nothing is decoded
     assert vault.summary() == before
 
 
@@ -148,6 +151,55 @@ def test_a_worker_killed_once_costs_nothing_and_a_file_that_always_ends_it_is_na
     assert [path.name for path, _ in report.added] == ["0.wav", "2.wav"]
     assert [(r.path, r.error) for r in report.refused] == [(always, "AnalysisCrashed")]
     assert "1.wav" in report.refused[0].reason
+
+
+def test_the_same_workers_serve_one_vault_after_another_and_change_nothing(
+    folder: Path, vault: Vault, tokenizer: Path, tmp_path: Path
+) -> None:
+    place = tmp_path / "tokenizer.json"
+    shutil.copy(tokenizer, place)
+    with contextlib.ExitStack() as stack:
+        second, third, fourth = (stack.enter_context(Vault.create(tmp_path / name)) for name in ("2", "3", "4"))
+        with Workers(1) as workers:
+            ingest(folder, vault, place, workers=workers)
+            (worker,) = workers_of(os.getpid())
+            ingest(folder, second, place, program=24, workers=workers)
+            assert workers_of(os.getpid()) == [worker]
+            place.write_text("{}")
+            with pytest.raises(ScoreError, match=re.escape(str(place))):  # not the one that the worker has in memory
+                ingest(folder, third, place, workers=workers)
+            assert gone([worker])
+        ingest(folder / "1.wav", fourth, tokenizer, program=24, workers=1)
+        one, another = (v.get(v.ids()[1]) for v in (vault, second))
+        assert one.title == another.title == "1"
+        assert one.mel.tobytes() == another.mel.tobytes()
+        assert one.ids.tobytes() != another.ids.tobytes()  # the instrument is another
+        assert another.to_bytes() == fourth.get(fourth.ids()[0]).to_bytes()
+
+
+def test_an_ingest_broken_off_ends_its_workers_and_the_next_has_new_ones(
+    folder: Path, vault: Vault, tokenizer: Path
+) -> None:
+    before: list[psutil.Process] = []
+
+    def break_off(event: IngestEvent) -> None:
+        before.extend(workers_of(os.getpid()))
+        raise KeyboardInterrupt
+
+    with Workers(1) as workers:
+        with pytest.raises(KeyboardInterrupt):
+            ingest(folder, vault, tokenizer, workers=workers, on_event=break_off)
+        assert before
+        assert gone(before)
+        assert not workers_of(os.getpid())
+        stored = vault.ids()
+        assert stored
+        report = ingest(folder, vault, tokenizer, workers=workers)
+        after = workers_of(os.getpid())
+        assert len(after) == 1
+    assert gone(after, 0.1)
+    assert len(report.known) == len(stored)
+    assert len(vault) == 3
 
 
 def test_a_wrong_tokeniser_is_refused_before_anything_is_read(

@@ -2,18 +2,21 @@
 
 The node's own configuration comes from `context.node_config`, never from the coordinator's run configuration:
 
-    member            the label's name
-    vault             folder of the vault
-    journal           file for losses (optional)
-    key               the vault's key file (optional)
-    base              folder of the base model (optional)
-    seed              of the visiting order (optional; simulations only)
-    allow-clear-sums  true only in simulations
+    member      the label's name
+    vault       folder of the vault
+    roster      the pinned roster
+    identity    the label's identity key file
+    receiving   its receiving key file (sealed rounds)
+    seal-key    the custodian's public key file (sealed rounds)
+    state       folder for what is kept between exchanges (optional)
+    journal     file for losses (optional)
+    key         the vault's key file (optional)
+    base        folder of the base model (optional)
+    seed        of the visiting order and of rounding (optional; simulations only)
 """
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -21,12 +24,11 @@ from pathlib import Path
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from partbook.errors import ConfigError, PartbookError
+from partbook.errors import ConfigError
 from partbook.model.checkpoint import BASE
+from partbook.node.answering import answer
 from partbook.node.label import LabelNode, NodeConfig
 from partbook.plan import wire
-
-log = logging.getLogger(__name__)
 
 app = ClientApp()
 
@@ -38,10 +40,10 @@ def node_config(context: Context) -> NodeConfig:
     """The node's configuration out of Flower's context.
 
     Raises:
-        ConfigError: `member` or `vault` is missing.
+        ConfigError: `member`, `vault`, `roster` or `identity` is missing.
     """
     values = context.node_config
-    for key in ("member", "vault"):
+    for key in ("member", "vault", "roster", "identity"):
         if not isinstance(values.get(key), str):
             raise ConfigError(f"The node configuration lacks {key!r}; set it when the node is started.")
 
@@ -52,11 +54,15 @@ def node_config(context: Context) -> NodeConfig:
     return NodeConfig(
         member=str(values["member"]),
         vault=Path(str(values["vault"])),
+        roster=Path(str(values["roster"])),
+        identity=Path(str(values["identity"])),
+        receiving=path("receiving"),
+        seal_key=path("seal-key"),
+        state=path("state"),
         journal=path("journal"),
         key=path("key"),
         base=path("base") or BASE,
         seed=int(seed) if isinstance(seed, (int, float)) else None,
-        allow_clear_sums=values.get("allow-clear-sums") is True,
     )
 
 
@@ -75,38 +81,100 @@ def close_nodes() -> None:
         _nodes.clear()
 
 
-def _answer(message: Message, work: Callable[[], RecordDict]) -> Message:
-    try:
-        content = work()
-    except PartbookError as error:
-        log.warning("declined %s: %s: %s", message.metadata.message_type, type(error).__name__, error)
-        content = wire.pack_refusal(error)
-    return Message(content, reply_to=message)
-
-
 @app.query("hello")
 def hello(message: Message, context: Context) -> Message:
     """Say which member this node is."""
-    return _answer(message, lambda: wire.pack_member(node_config(context).member))
+    return answer(message, lambda: wire.pack_member(node_config(context).member))
 
 
 @app.train()
 def train(message: Message, context: Context) -> Message:
-    """Check a plan and train for it."""
+    """Train for a plan."""
 
     def work() -> RecordDict:
-        plan, adapter = wire.unpack_train(message.content)
-        return wire.pack_ready(label_node(context).train(plan, adapter))
+        (plan,), blobs = wire.unpack(message.content, blobs=None)
+        return wire.pack([label_node(context).train(plan, blobs[0] if blobs else None)])
 
-    return _answer(message, work)
+    return answer(message, work)
+
+
+@app.query("advertise")
+def advertise(message: Message, context: Context) -> Message:
+    """Make keys for an attempt."""
+    return _exchange(message, lambda data: label_node(context).advertise(data))
+
+
+@app.query("share")
+def share(message: Message, context: Context) -> Message:
+    """Give shares of this node's secrets to its peers."""
+    return _exchange(message, lambda data: label_node(context).share(data))
 
 
 @app.query("contribute")
 def contribute(message: Message, context: Context) -> Message:
-    """Hand over the update of a plan."""
+    """Hand over the first chunk of the masked update."""
+    return _chunk(message, lambda data: label_node(context).contribute(data))
+
+
+@app.query("proceed")
+def proceed(message: Message, context: Context) -> Message:
+    """Hand over a further chunk."""
+    return _chunk(message, lambda data: label_node(context).proceed(data))
+
+
+@app.query("confirm")
+def confirm(message: Message, context: Context) -> Message:
+    """Sign the list of survivors."""
+    return _exchange(message, lambda data: label_node(context).confirm(data))
+
+
+@app.query("reveal")
+def reveal(message: Message, context: Context) -> Message:
+    """Hand over the shares that the sum needs."""
+    return _exchange(message, lambda data: label_node(context).reveal(data))
+
+
+@app.query("apply")
+def apply(message: Message, context: Context) -> Message:
+    """Take the step of an opened sum."""
 
     def work() -> RecordDict:
-        plan_hash = wire.unpack_ask(message.content)
-        return wire.pack_contribution(plan_hash, label_node(context).contribute(plan_hash))
+        (plan, *opened), blobs = wire.unpack(message.content, signed=None, blobs=None)
+        return wire.pack([label_node(context).apply(plan, opened, blobs)])
 
-    return _answer(message, work)
+    return answer(message, work)
+
+
+@app.query("endorse")
+def endorse(message: Message, context: Context) -> Message:
+    """Agree to a release."""
+
+    def work() -> RecordDict:
+        (plan, request), _ = wire.unpack(message.content, signed=2)
+        return wire.pack([label_node(context).endorse(plan, request)])
+
+    return answer(message, work)
+
+
+@app.query("publish")
+def publish(message: Message, context: Context) -> Message:
+    """Hand over the model that enough labels endorsed."""
+
+    def work() -> RecordDict:
+        (plan, request), _ = wire.unpack(message.content, signed=2)
+        signed, blob = label_node(context).publish(plan, request)
+        return wire.pack([signed], [blob])
+
+    return answer(message, work)
+
+
+def _exchange(message: Message, work: Callable[[bytes], bytes]) -> Message:
+    return answer(message, lambda: wire.pack([work(wire.unpack(message.content)[0][0])]))
+
+
+def _chunk(message: Message, work: Callable[[bytes], tuple[bytes, bytes]]) -> Message:
+    def packed() -> RecordDict:
+        signed, blob = work(wire.unpack(message.content)[0][0])
+        return wire.pack([signed], [blob])
+
+    return answer(message, packed)

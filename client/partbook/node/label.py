@@ -1,83 +1,134 @@
-"""A label's node in a round: checks the plan, trains, and hands over one clipped update per plan.
+"""A label's node in a round: checks the plan, trains, and adds its update to a sum that nobody reads.
 
-No network here: messages come in as plans and vectors and go out as vectors. A retry of a contribution sends
-the stored vector again, never a fresh one (PROTOCOL §1).
+No network here: signed messages come in and go out as bytes. Whatever a later exchange rests on is on the disk,
+encrypted, before the answer leaves, so a node that is killed goes on with the round it was in. A retry of a round
+sends the *stored* vector under fresh masks, never a freshly trained one (PROTOCOL §1).
 """
 
 from __future__ import annotations
 
+import base64
+import binascii
 import hashlib
 import json
 import os
 import threading
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from partbook.errors import (
-    ClearSumsRefused,
+    AlteredCiphertext,
     ConfigError,
     CorruptMessage,
+    ForeignSealKey,
     InputError,
     NotInCohort,
     StalePlan,
     UnknownModel,
 )
+from partbook.identity.keys import IdentityKey
+from partbook.identity.message import COORDINATOR, Message
+from partbook.identity.receiving import ReceivingKey
+from partbook.identity.roster import Roster
 from partbook.model.adapter import adapter_state, attach, state_hash, unflatten
 from partbook.model.checkpoint import BASE, base_manifest, load_model, load_tokenizer
+from partbook.node.keeping import Keeping
+from partbook.node.shared_model import SharedModel
+from partbook.plan import exchanges as e
 from partbook.plan.rounds import RoundPlan
+from partbook.sealing.blocks import seal
+from partbook.sealing.parameters import SealPublic
+from partbook.secagg.node import NodeRound
+from partbook.secagg.rings import CHUNK
 from partbook.training.local import Examples, local_update
 from partbook.vault.store import Vault
+
+_VECTOR: Final = "vector"
+_EXCHANGE: Final = "exchange"
 
 
 @dataclass(frozen=True, slots=True)
 class NodeConfig:
-    """Where a node finds its things and what its label allows.
+    """Where a node finds its things.
 
     Attributes:
         member: the label's name in the federation.
         vault: folder of the vault.
+        roster: the pinned roster.
+        identity: the label's identity key.
+        receiving: its receiving key; needed in sealed rounds.
+        seal_key: the custodian's public key file; needed in sealed rounds.
+        state: folder for what is kept between exchanges; inside the vault where None.
         journal: JSON-lines file for the label's own eyes: losses and norms, never sent. None keeps none.
         key: the vault's key file; inside the vault where None.
         base: folder of the base model.
-        seed: of the order in which recordings are visited; drawn from the system where None.
-        allow_clear_sums: whether plans without masks are accepted; only simulations set it.
+        seed: of the order in which recordings are visited and of rounding, for runs that can be repeated; drawn from
+            the system where None.
     """
 
     member: str
     vault: Path
+    roster: Path
+    identity: Path
+    receiving: Path | None = None
+    seal_key: Path | None = None
+    state: Path | None = None
     journal: Path | None = None
     key: Path | None = None
     base: Path = BASE
     seed: int | None = None
-    allow_clear_sums: bool = False
+
+    @property
+    def kept(self) -> Path:
+        """The folder in force for what is kept."""
+        return self.state or self.vault / "rounds"
+
+    @property
+    def model(self) -> Path:
+        """Where the label keeps the model that sealed rounds lead to."""
+        return self.kept / "model.safetensors"
 
 
 class LabelNode:
     """One label's side of the rounds."""
 
     def __init__(self, config: NodeConfig) -> None:
-        """Load the base model and cut the vault's recordings into windows.
+        """Load keys and base model, cut the vault's recordings into windows, take up what was left unfinished.
 
         Raises:
             VaultError: the vault cannot be opened.
+            UnusableKey, ConfigError, UnsignedRoster: a key or the roster cannot be used.
             AlteredFile: the base model is not what its manifest names.
             InputError: the vault is empty.
         """
         self._config = config
+        self._roster = Roster.read(config.roster)
+        self._identity = IdentityKey.load(config.identity)
+        self._receiving = None if config.receiving is None else ReceivingKey.load(config.receiving)
+        self._seal_key = self._custodians_key()
         self._base_hash: str = base_manifest(config.base)["files"]["model.safetensors"]
         self._model = attach(load_model(config.base))
         self._tokenizer = load_tokenizer(config.base)
         self._shape = adapter_state(self._model)
         with Vault.open(config.vault, config.key) as vault:
             recordings = [vault.get(identifier) for identifier in vault.ids()]
+            self._kept = Keeping(config.kept, vault.rounds_key)
         if not recordings:
             raise InputError(f"The vault {config.vault} is empty; run `partbook node ingest` first.")
         self._examples = Examples(recordings, self._tokenizer, self._model.config.context)
-        self._finished: dict[str, NDArray[np.float32]] = {}
-        self._round = 0
+        self._shared = SharedModel.load(config.model, self._shape)
+        self._plan: RoundPlan | None = None
+        self._round: NodeRound | None = None
+        self._vector: NDArray[np.uint32] | None = None
+        self._question, self._answered_round = "", 0
+        self._take_up()
         # Reading the model and training it in place is one activity; a second message waits.
         self._busy = threading.Lock()
 
@@ -86,66 +137,295 @@ class LabelNode:
         """The label's name in the federation."""
         return self._config.member
 
-    def train(self, plan: RoundPlan, adapter: NDArray[np.float32]) -> str:
-        """Check a plan, train for it, keep the clipped update; returns the plan's hash.
+    def train(self, plan_message: bytes, adapter: bytes | None) -> bytes:
+        """Check a plan, train for it unless that was done for an earlier attempt, keep the quantised update.
+
+        Args:
+            plan_message: the coordinator's signed plan.
+            adapter: float32 bytes of the adapter it starts from; None in sealed rounds, where the label holds it.
+
+        Returns:
+            The signed `ready`.
 
         Raises:
             PolicyRefusal: the plan is not one this label takes part in; the message says why.
+            ProtocolViolation: it is for another roster, or sealed to another key.
             CorruptMessage: the adapter is not the one the plan names.
         """
         with self._busy:
+            plan = e.read_plan(plan_message, self._roster)
             plan_hash = plan.hash()
-            if plan_hash in self._finished:
-                return plan_hash
-            self._check(plan)
+            if self._plan is None or plan_hash != self._plan.hash():
+                self._check(plan)
+                state = self._start(plan, adapter)
+                if plan.question() != self._question:
+                    self._learn(plan, state)
+                session = plan.session(self._roster)
+                self._plan, self._round = plan, NodeRound(session, self.member, self._identity)
+                self._keep_exchange()
+            return e.write(self._identity, e.READY, plan.context(), self.member)
+
+    def advertise(self, begin: bytes) -> bytes:
+        """Fresh keys for this attempt, against the coordinator's signed `begin`."""
+        with self._busy:
+            plan, machine = self._current()
+            Message.decode(begin).check(self._roster.coordinator, e.BEGIN, plan.context(), COORDINATOR)
+            return self._kept_answer(machine.advertise)
+
+    def share(self, keys: bytes) -> bytes:
+        """See `NodeRound.share`."""
+        with self._busy:
+            machine = self._current()[1]
+            return self._kept_answer(lambda: machine.share(keys))
+
+    def contribute(self, inbox: bytes) -> tuple[bytes, bytes]:
+        """Take the inbox; the first chunk of the contribution, as (signed message, bytes)."""
+        with self._busy:
+            self._current()[1].accept_inbox(inbox)
+            return self._chunk(0)
+
+    def proceed(self, request: bytes) -> tuple[bytes, bytes]:
+        """A further chunk of the contribution."""
+        with self._busy:
+            plan = self._current()[0]
+            message = Message.decode(request)
+            message.check(self._roster.coordinator, e.PROCEED, plan.context(), COORDINATOR)
+            return self._chunk(e.Proceed.of(message).chunk)
+
+    def confirm(self, survivors: bytes) -> bytes:
+        """See `NodeRound.confirm`."""
+        with self._busy:
+            machine = self._current()[1]
+            return self._kept_answer(lambda: machine.confirm(survivors))
+
+    def reveal(self, request: bytes) -> bytes:
+        """See `NodeRound.reveal`."""
+        with self._busy:
+            machine = self._current()[1]
+            return self._kept_answer(lambda: machine.reveal(request))
+
+    def apply(self, plan_message: bytes, opened: Sequence[bytes], blobs: Sequence[bytes]) -> bytes:
+        """Take the step that an opened sum leads to, once; returns the signed hash of the model after it.
+
+        Raises:
+            StalePlan, UnknownModel: the sum is not of the next round of the model held here.
+            CorruptMessage, BadSignature, AlteredCiphertext: it is not what the custodian opened.
+        """
+        with self._busy:
+            plan = e.read_plan(plan_message, self._roster)
+            plan.session(self._roster)
+            if plan.mode != "sealed":
+                raise CorruptMessage("An opened sum was handed over for a round that is not sealed.")
+            if plan.round > self._shared.round:
+                total, contributions = self._read_opened(plan, opened, blobs)
+                self._shared = self._shared.after(plan, total, contributions)
+                self._shared.save(self._config.model)
+            model = e.ModelHash(model=self._shared.hash)
+            return e.write(self._identity, e.APPLIED, plan.context(), self.member, model)
+
+    def endorse(self, plan_message: bytes, request: bytes) -> bytes:
+        """Agree to the release of the model this label holds.
+
+        Raises:
+            UnknownModel: the coordinator asks about another.
+        """
+        with self._busy:
+            plan = e.read_plan(plan_message, self._roster)
+            message = Message.decode(request)
+            message.check(self._roster.coordinator, e.ENDORSE, plan.context(), COORDINATOR)
+            self._must_hold(e.ModelHash.of(message).model)
+            return e.write(
+                self._identity, e.ENDORSED, plan.context(), self.member, e.ModelHash(model=self._shared.hash)
+            )
+
+    def publish(self, plan_message: bytes, request: bytes) -> tuple[bytes, bytes]:
+        """Hand over the model, against the signatures of as many labels as a round needs.
+
+        Raises:
+            CorruptMessage: too few labels endorsed this model.
+        """
+        with self._busy:
+            plan = e.read_plan(plan_message, self._roster)
+            message = Message.decode(request)
+            message.check(self._roster.coordinator, e.PUBLISH, plan.context(), COORDINATOR)
+            agreed = set()
+            for text in e.Publish.of(message).endorsements:
+                endorsed = Message.decode(text.encode())
+                public = self._roster.member(endorsed.sender).identity
+                endorsed.check(public, e.ENDORSED, plan.context(), endorsed.sender)
+                if e.ModelHash.of(endorsed).model == self._shared.hash:
+                    agreed.add(endorsed.sender)
+            if len(agreed) < plan.threshold:
+                raise CorruptMessage(
+                    f"{len(agreed)} labels endorsed the release of this model, {plan.threshold} are needed; "
+                    f"{self.member} keeps it."
+                )
+            body = e.ModelHash(model=self._shared.hash)
+            signed = e.write(self._identity, e.PUBLISHED, plan.context(), self.member, body)
+            return signed, self._shared.adapter.astype("<f4").tobytes()
+
+    def _check(self, plan: RoundPlan) -> None:
+        if self.member not in plan.cohort:
+            raise NotInCohort(f"{self.member} is not in the cohort of round {plan.round}.")
+        plan.session(self._roster)
+        if plan.base_hash != self._base_hash:
+            raise UnknownModel(
+                f"Round {plan.round} starts from base model {plan.base_hash[:12]}…, but {self.member} has installed "
+                f"{self._base_hash[:12]}…; install the same Partbook release everywhere."
+            )
+        if time.time() > plan.deadline:
+            raise StalePlan(f"The deadline of round {plan.round} is over; the coordinator must plan it anew.")
+        if plan.round < self._answered_round or (
+            plan.round == self._answered_round and plan.question() != self._question
+        ):
+            raise StalePlan(
+                f"{self.member} has already trained for round {self._answered_round}; it answers one question a round, "
+                f"and round {plan.round} asks another. Go on with the next round."
+            )
+        if plan.mode == "sealed" and (self._receiving is None or self._seal_key is None):
+            raise ConfigError(
+                f"{self.member} has no receiving key or no custodian's key, which sealed rounds need; name them in its "
+                "configuration."
+            )
+
+    def _start(self, plan: RoundPlan, adapter: bytes | None) -> dict[str, Tensor]:
+        """The adapter that a plan starts from, checked against the plan."""
+        if plan.mode == "sealed":
+            self._must_hold(plan.model_hash)
+            state = self._shared.state
+        else:
+            if adapter is None or len(adapter) % 4:
+                raise CorruptMessage("The plan came without the adapter it starts from; the coordinator must send it.")
             try:
-                state = unflatten(adapter, self._shape)
+                state = unflatten(np.frombuffer(adapter, dtype="<f4").astype(np.float32), self._shape)
             except ConfigError as error:
                 raise UnknownModel(f"{error} The coordinator must use the base model that the plan names.") from error
             if state_hash(state) != plan.model_hash:
                 raise CorruptMessage(
                     "The adapter received is not the one the plan names; the coordinator must re-send it."
                 )
-            update = local_update(
-                self._model, state, self._examples, plan.training, self._tokenizer.pad, self._random(plan)
-            )
-            self._finished = {plan_hash: update.vector}  # an older round's vector is of no use to anyone
-            self._round = plan.round
-            self._note(plan, update.loss, update.norm)
-            return plan_hash
+        if sum(tensor.numel() for tensor in state.values()) != plan.parameters:
+            raise UnknownModel(f"Round {plan.round} is for {plan.parameters} numbers; the adapter has another count.")
+        return state
 
-    def contribute(self, plan_hash: str) -> NDArray[np.float32]:
-        """The update kept for a plan, (d,); the same bytes however often it is asked for.
-
-        Raises:
-            StalePlan: this node did not train for the plan.
-        """
-        with self._busy:
-            if plan_hash not in self._finished:
-                raise StalePlan(f"{self.member} holds no update for plan {plan_hash[:12]}…; start the round again.")
-            return self._finished[plan_hash]
-
-    def _check(self, plan: RoundPlan) -> None:
-        if self.member not in plan.cohort:
-            raise NotInCohort(f"{self.member} is not in the cohort of round {plan.round}.")
-        if plan.base_hash != self._base_hash:
+    def _must_hold(self, model_hash: str) -> None:
+        if model_hash != self._shared.hash:
             raise UnknownModel(
-                f"Round {plan.round} starts from base model {plan.base_hash[:12]}…, but {self.member} has installed "
-                f"{self._base_hash[:12]}…; install the same Partbook release everywhere."
+                f"{self.member} holds the model after round {self._shared.round}, {self._shared.hash[:12]}…; the "
+                f"coordinator asks about {model_hash[:12]}…, which no agreed round led to."
             )
-        if plan.round <= self._round:
-            raise StalePlan(f"{self.member} has already trained for round {self._round}; round {plan.round} is over.")
-        if not plan.locks.masks and not self._config.allow_clear_sums:
-            raise ClearSumsRefused(
-                f"Round {plan.round} asks {self.member} for an update without masks, which the coordinator could "
-                "read; only a simulation may. Ask the coordinator for masked rounds."
+
+    def _learn(self, plan: RoundPlan, state: dict[str, Tensor]) -> None:
+        update = local_update(
+            self._model, state, self._examples, plan.training, self._tokenizer.pad, self._random(plan)
+        )
+        vector = plan.grid.quantise(update.vector, self._rounding(plan))
+        head = json.dumps({"question": plan.question(), "round": plan.round}).encode()
+        self._kept.put(_VECTOR, len(head).to_bytes(4, "big") + head + vector.tobytes())
+        self._vector, self._question, self._answered_round = vector, plan.question(), plan.round
+        self._note(plan, update.loss, update.norm)
+
+    def _chunk(self, index: int) -> tuple[bytes, bytes]:
+        plan, machine = self._current()
+        assert self._vector is not None, "a plan is current only once there is a vector for it"
+        if not 0 <= index < plan.chunks:
+            raise CorruptMessage(f"Chunk {index} was asked for; there are {plan.chunks}.")
+        part = slice(index * CHUNK, (index + 1) * CHUNK)
+        if plan.mode == "masked":
+            answer = machine.contribute(self._vector[part].copy(), index, plan.chunks)
+        else:
+            public = self._seal_key
+            assert public is not None, "checked with the plan"
+            # Fields never straddle chunks: slots are cut, not numbers.
+            slots = plan.packing.pack(self._vector)[part].copy()
+            answer = machine.contribute(
+                slots, index, plan.chunks, lambda masked: seal(public, masked.astype(np.uint64)), public.key_id
             )
+        self._keep_exchange()
+        return answer
+
+    def _read_opened(
+        self, plan: RoundPlan, opened: Sequence[bytes], blobs: Sequence[bytes]
+    ) -> tuple[NDArray[np.uint64], int]:
+        """The integer sums (d,) and the number of contributions, out of what the custodian opened."""
+        custodian = self._roster.custodian
+        if custodian is None or self._receiving is None:
+            raise ConfigError(f"{self.member} has no receiving key, or its roster no custodian; name them.")
+        if len(opened) != plan.chunks or len(blobs) != plan.chunks:
+            raise CorruptMessage(f"The opened sum has {len(blobs)} chunks, {plan.chunks} belong to it.")
+        parts, contributions = [], set[int]()
+        for index, (data, blob) in enumerate(zip(opened, blobs, strict=True)):
+            message = Message.decode(data)
+            message.check(custodian.identity, e.OPENED, plan.context(), custodian.name)
+            body = e.Opened.of(message)
+            if body.chunk != index or hashlib.sha256(blob).hexdigest() != body.sha256:
+                raise AlteredCiphertext(f"Chunk {index} of the opened sum is not what the custodian signed.")
+            if self.member not in body.keys:
+                raise CorruptMessage(f"The custodian wrapped no key to {self.member}; is it in the roster's version?")
+            try:
+                wrapped = base64.b64decode(body.keys[self.member], validate=True)
+            except binascii.Error as error:
+                raise CorruptMessage("The wrapped key of the opened sum is not base64.") from error
+            key = self._receiving.open(wrapped, e.opened_info(plan.context(), index, self.member))
+            plain = e.decrypt_sum(key, plan.context(), index, blob)
+            parts.append(plan.ring.from_bytes(plain, min(CHUNK, plan.elements - index * CHUNK)))
+            contributions.add(body.contributions)
+        (count,) = contributions if len(contributions) == 1 else (0,)
+        if not plan.threshold <= count <= len(plan.cohort):
+            raise CorruptMessage("The custodian names a number of contributions that the plan does not allow.")
+        return plan.packing.unpack(np.concatenate(parts), plan.parameters, count).astype(np.uint64), count
+
+    def _current(self) -> tuple[RoundPlan, NodeRound]:
+        if self._plan is None or self._round is None:
+            raise StalePlan(f"{self.member} trained for no plan that is still open; start the round again.")
+        return self._plan, self._round
+
+    def _kept_answer(self, work: Callable[[], bytes]) -> bytes:
+        answer = work()
+        self._keep_exchange()
+        return answer
+
+    def _keep_exchange(self) -> None:
+        plan, machine = self._current()
+        head = plan.encode()
+        self._kept.put(_EXCHANGE, len(head).to_bytes(4, "big") + head + machine.dump())
+
+    def _take_up(self) -> None:
+        """Go on where the last process ended."""
+        kept = self._kept.get(_VECTOR)
+        if kept is not None:
+            head, rest = _split(kept)
+            about = json.loads(head)
+            self._question, self._answered_round = str(about["question"]), int(about["round"])
+            self._vector = np.frombuffer(rest, dtype=np.uint32)
+        kept = self._kept.get(_EXCHANGE)
+        if kept is not None:
+            head, rest = _split(kept)
+            plan = RoundPlan.decode(head)
+            if plan.question() == self._question and plan.roster == self._roster.hash:
+                self._plan = plan
+                self._round = NodeRound.load(plan.session(self._roster), self._identity, rest)
+
+    def _custodians_key(self) -> SealPublic | None:
+        if self._config.seal_key is None:
+            return None
+        if self._roster.custodian is None:
+            raise ForeignSealKey(f"{self.member} has a custodian's key, but its roster names no custodian.")
+        return SealPublic.read(self._config.seal_key, self._roster.custodian.seal_key)
 
     def _random(self, plan: RoundPlan) -> np.random.Generator:
         if self._config.seed is None:
             return np.random.Generator(np.random.Philox(int.from_bytes(os.urandom(8), "little")))
-        text = f"{self._config.seed}/{self.member}/{plan.round}".encode()
-        return np.random.Generator(np.random.Philox(int.from_bytes(hashlib.sha256(text).digest()[:8], "little")))
+        return np.random.Generator(np.random.Philox(int.from_bytes(self._seeded(plan, "order")[:8], "little")))
+
+    def _rounding(self, plan: RoundPlan) -> Callable[[int], bytes]:
+        # No guarantee rests on rounding, so a run that must be repeatable may seed it.
+        if self._config.seed is None:
+            return os.urandom
+        return lambda size: self._seeded(plan, "rounding")[:size]
+
+    def _seeded(self, plan: RoundPlan, purpose: str) -> bytes:
+        return hashlib.sha256(f"{self._config.seed}/{self.member}/{plan.round}/{purpose}".encode()).digest()
 
     def _note(self, plan: RoundPlan, loss: float, norm: float) -> None:
         if self._config.journal is None:
@@ -153,3 +433,8 @@ class LabelNode:
         entry = {"round": plan.round, "loss": loss, "norm": norm, "clip": plan.training.clip}
         with self._config.journal.open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")
+
+
+def _split(kept: bytes) -> tuple[bytes, bytes]:
+    size = int.from_bytes(kept[:4], "big")
+    return kept[4 : 4 + size], kept[4 + size :]

@@ -89,20 +89,22 @@ def ingest(
     tokenizer_path: Path,
     *,
     program: int = 0,
-    workers: int | None = None,
+    workers: Workers | int | None = None,
     on_event: Callable[[IngestEvent], None] | None = None,
 ) -> IngestReport:
     """Put every recording found at `sources` into an open, writable vault.
 
     On Ctrl-C the recordings analysed so far are stored, the workers are ended, and `KeyboardInterrupt` goes
-    on. A script that calls this needs the usual `if __name__ == "__main__":`, because workers are spawned.
+    on. A script that calls this needs the usual `if __name__ == "__main__":`, because workers are spawned; each
+    of them imports that script again, so what is heavy is best imported below that line.
 
     Args:
         sources: folders (searched through, links followed, hidden names skipped) and files (always tried).
         vault: where to.
         tokenizer_path: the federation's tokeniser; a vault keeps to the first it has seen.
         program: General MIDI program, 0–127, of all these recordings; files already known keep theirs.
-        workers: processes; one a processor where None.
+        workers: those to use, which are left running for the next ingest; or how many to start for this one, one
+            a processor where None. Where every file is known, no worker starts.
         on_event: called after each file, in this thread.
 
     Raises:
@@ -115,8 +117,8 @@ def ingest(
     files, report.passed_over = audio_files([sources] if isinstance(sources, Path) else sources)
     if not tokenizer_path.is_file():
         raise ScoreError(f"There is no tokeniser at {tokenizer_path}; name one with --tokenizer.")
-    vault.bind_tokenizer(_sha256(tokenizer_path))
-    count = min(workers or os.cpu_count() or 1, max(len(files), 1))
+    tokenizer = TokenizerFile(tokenizer_path, _sha256(tokenizer_path))
+    vault.bind_tokenizer(tokenizer.sha256)
 
     def tell(path: Path, outcome: Literal["added", "known", "refused"]) -> None:
         done = len(report.added) + len(report.known) + len(report.refused)
@@ -139,10 +141,10 @@ def ingest(
 
     queue = deque(files)
     waiting: deque[tuple[Path, str, Future[Analysis | Refusal]]] = deque()
-    with _Workers(count, tokenizer_path, program) as pool:
+    with _at_hand(workers) as crew:
         try:
             while queue or waiting:
-                while queue and len(waiting) < 3 * count:
+                while queue and len(waiting) < 3 * crew.count:
                     path = queue.popleft()
                     try:
                         file_sha256 = _sha256(path)
@@ -155,7 +157,7 @@ def ingest(
                         report.known.append(path)
                         tell(path, "known")
                     else:
-                        waiting.append((path, file_sha256, pool.submit(path)))
+                        waiting.append((path, file_sha256, crew.submit(path, tokenizer, program)))
                 if not waiting:
                     continue
                 path, file_sha256, future = waiting[0]
@@ -164,10 +166,11 @@ def ingest(
                 except BrokenProcessPool:
                     # Which file ended the worker is not said. The first is tried alone; the others go again,
                     # and whichever breaks the pool ends up first.
-                    result = pool.alone(path)
+                    result = crew.alone(path, tokenizer, program)
                     for place, (other, other_sha256, lost) in enumerate(waiting):
                         if place and not _sound(lost):
-                            waiting[place] = (other, other_sha256, pool.submit(other))
+                            again = crew.submit(other, tokenizer, program)
+                            waiting[place] = (other, other_sha256, again)
                 settle(path, file_sha256, result)
                 waiting.popleft()  # only now: Ctrl-C in the midst of storing stores it after all, below
         except KeyboardInterrupt:
@@ -228,29 +231,47 @@ def _sound(future: Future[Analysis | Refusal]) -> bool:
 # ---------------------------------------------------------------------- this side of the processes
 
 
-class _Workers:
-    """Processes that analyse files; started at the first file, so an ingest of known files starts none."""
+@dataclass(frozen=True, slots=True)
+class TokenizerFile:
+    """Where the tokeniser lies and its hash, by which a worker notices that another has taken its place."""
 
-    def __init__(self, count: int, tokenizer_path: Path, program: int) -> None:
-        self._count = count
-        self._task = (tokenizer_path, program)
+    path: Path
+    sha256: str
+
+
+class Workers:
+    """Processes that analyse files, for one ingest or for several one after another.
+
+    A worker takes 4 s of a core to start, most of it imports, and keeps nothing of a file it has dealt with. Workers
+    start as files come in, so an ingest of known files starts none.
+
+        with Workers() as workers:
+            for vault, folder in ...:
+                ingest(folder, vault, tokenizer_path, workers=workers)
+
+    Leaving the block waits for them; leaving it by an exception ends them where they are.
+    """
+
+    def __init__(self, count: int | None = None) -> None:
+        """At most `count` at a time; one a processor where None."""
+        self.count: Final = count or os.cpu_count() or 1
         self._pool: ProcessPoolExecutor | None = None
-        self._not_ours = set(multiprocessing.active_children())
+        self._started: set[multiprocessing.process.BaseProcess] = set()
 
-    def submit(self, path: Path) -> Future[Analysis | Refusal]:
+    def submit(self, path: Path, tokenizer: TokenizerFile, program: int) -> Future[Analysis | Refusal]:
         """Analyse a file when a worker is free; a pool that broke is replaced."""
         if self._pool is not None:
             with contextlib.suppress(BrokenProcessPool):
-                return self._submit(self._pool, path)
+                return self._submit(self._pool, path, tokenizer, program)
             self._pool.shutdown()
-        self._pool = self._started(self._count)
-        return self._submit(self._pool, path)
+        self._pool = ProcessPoolExecutor(self.count, multiprocessing.get_context("spawn"), _begin)
+        return self._submit(self._pool, path, tokenizer, program)
 
-    def alone(self, path: Path) -> Analysis | Refusal:
+    def alone(self, path: Path, tokenizer: TokenizerFile, program: int) -> Analysis | Refusal:
         """Analyse a file in a process of its own; if that ends too, the file is to blame."""
-        with self._started(1) as pool:
+        with Workers(1) as one:
             try:
-                return self._submit(pool, path).result()
+                return one.submit(path, tokenizer, program).result()
             except BrokenProcessPool:
                 reason = (
                     f"{path} ended the process that analysed it, twice (a crash in a decoder, or no memory "
@@ -258,17 +279,27 @@ class _Workers:
                 )
                 return Refusal(path, AnalysisCrashed.__name__, reason)
 
-    def _started(self, count: int) -> ProcessPoolExecutor:
-        return ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), _begin)
+    def stop(self) -> None:
+        """End the workers where they are; a file that is submitted after this starts new ones."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+            self._pool = None
+        for process in self._started:
+            process.terminate()
+        self._started.clear()
 
-    def _submit(self, pool: ProcessPoolExecutor, path: Path) -> Future[Analysis | Refusal]:
+    def _submit(
+        self, pool: ProcessPoolExecutor, path: Path, tokenizer: TokenizerFile, program: int
+    ) -> Future[Analysis | Refusal]:
         # Workers start here and inherit what is set: one thread each for BLAS, and a blocked SIGINT, since
         # Ctrl-C reaches the whole foreground group and it is this process that decides.
+        others = set(multiprocessing.active_children()) - self._started
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             with _environment(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1"):
-                return pool.submit(_work, path, *self._task)
+                return pool.submit(_work, path, tokenizer, program)
         finally:
+            self._started = set(multiprocessing.active_children()) - others
             signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
     def __enter__(self) -> Self:
@@ -277,14 +308,24 @@ class _Workers:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is None:
-            if self._pool:
-                self._pool.shutdown()
-            return
-        if self._pool:
-            self._pool.shutdown(wait=False, cancel_futures=True)
-        for process in set(multiprocessing.active_children()) - self._not_ours:
-            process.terminate()
+        if kind is None and self._pool is not None:
+            self._pool.shutdown()
+            self._pool = None
+        self.stop()
+
+
+@contextlib.contextmanager
+def _at_hand(workers: Workers | int | None) -> Iterator[Workers]:
+    """The caller's workers, or some for the time; ended either way where they are left in the midst of files."""
+    if not isinstance(workers, Workers):
+        with Workers(workers) as own:
+            yield own
+        return
+    try:
+        yield workers
+    except BaseException:
+        workers.stop()
+        raise
 
 
 @contextlib.contextmanager
@@ -321,7 +362,7 @@ def _begin() -> None:
 
 
 @functools.cache
-def _loaded(tokenizer_path: Path) -> tuple[Tokenizer, Transcriber]:
+def _loaded(tokenizer: TokenizerFile) -> tuple[Tokenizer, Transcriber]:
     # miditok imports torch if it can, for data loaders that are not used here, and does without if it cannot:
     # 2 s of start and 200 MB saved in every worker.
     absent = "torch" not in sys.modules
@@ -333,11 +374,11 @@ def _loaded(tokenizer_path: Path) -> tuple[Tokenizer, Transcriber]:
         if absent:
             del sys.modules["torch"]
 
-    return Tokenizer.load(tokenizer_path), Transcriber()
+    return Tokenizer.load(tokenizer.path), Transcriber()
 
 
-def _work(path: Path, tokenizer_path: Path, program: int) -> Analysis | Refusal:
-    tokenizer, transcriber = _loaded(tokenizer_path)
+def _work(path: Path, tokenizer_file: TokenizerFile, program: int) -> Analysis | Refusal:
+    tokenizer, transcriber = _loaded(tokenizer_file)
     try:
         return analyse(path, tokenizer, transcriber, program=program)
     except AudioError as error:

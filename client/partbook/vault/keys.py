@@ -31,12 +31,14 @@ class VaultKeys:
         ids: names recordings and files without telling what they are.
         shards: encrypts recordings.
         index: encrypts the figures in the index.
+        rounds: encrypts what a node keeps of a round.
     """
 
     check: bytes = field(repr=False)
     ids: bytes = field(repr=False)
     shards: bytes = field(repr=False)
     index: bytes = field(repr=False)
+    rounds: bytes = field(repr=False)
 
     @classmethod
     def derive(cls, master: bytes, vault_id: bytes) -> VaultKeys:
@@ -46,7 +48,7 @@ class VaultKeys:
             label = f"partbook/v1/vault/{purpose}".encode()
             return HKDF(algorithm=SHA256(), length=KEY_BYTES, salt=vault_id, info=label).derive(master)
 
-        return cls(key("check"), key("ids"), key("shards"), key("index"))
+        return cls(key("check"), key("ids"), key("shards"), key("index"), key("rounds"))
 
 
 def create_key_file(path: Path) -> bytes:

@@ -155,6 +155,11 @@ class Vault:
 
     # ------------------------------------------------------------------ what is inside
 
+    @property
+    def rounds_key(self) -> bytes:
+        """The key for what the node keeps of a round, 32 bytes."""
+        return self._keys.rounds
+
     def known(self, audio_sha256: str) -> str | None:
         """The id of the recording with this audio, if it is inside."""
         identifier = self._name("audio", audio_sha256)

@@ -1,1 +1,1 @@
-"""Who signed what: the ECDSA P-256 identity key of every party, and its public half."""
+"""Who is who: every party's identity and receiving keys, and the roster that all of them signed."""

@@ -12,11 +12,9 @@ do not guarantee exclusive ownership"): what is signed must therefore name its s
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import hashlib
-import os
 import re
-import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -25,9 +23,11 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from partbook.errors import BadSignature, InsecureKeyFile, UnusableKey
+from partbook.errors import BadSignature, UnusableKey
+from partbook.identity.keyfiles import in_groups, read_private, write_private
 
 _DOMAIN: Final = re.compile(r"partbook/v\d+/[a-z][a-z0-9-]*")
+_WHAT: Final = "identity key"
 _ALGORITHM: Final = ec.ECDSA(hashes.SHA256())
 
 
@@ -49,16 +49,7 @@ class PublicIdentity:
             )
 
     def _key(self) -> ec.EllipticCurvePublicKey:
-        try:
-            key = serialization.load_pem_public_key(self.pem)
-        except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-            raise UnusableKey(
-                "This is not a public key in PEM; ask its owner for the file that begins with "
-                "'-----BEGIN PUBLIC KEY-----'."
-            ) from error
-        if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
-            raise UnusableKey("This public key is not an ECDSA key on P-256, the only kind Partbook uses.")
-        return key
+        return _read_public(self.pem)
 
     @classmethod
     def load(cls, path: Path) -> PublicIdentity:
@@ -78,8 +69,7 @@ class PublicIdentity:
     def fingerprint(self) -> str:
         """SHA-256 of the key's DER encoding in groups of four hex digits, to be read aloud and compared."""
         der = self._key().public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
-        digest = hashlib.sha256(der).hexdigest()
-        return " ".join(digest[i : i + 4] for i in range(0, len(digest), 4))
+        return in_groups(hashlib.sha256(der).digest())
 
     def verify(self, message: bytes, signature: bytes, domain: str) -> None:
         """Return if `signature` was made by this key over `message` for `domain`.
@@ -122,27 +112,7 @@ class IdentityKey:
             InsecureKeyFile: others than its owner may read or write the file.
             UnusableKey: it cannot be read, is no P-256 private key, or the passphrase is missing or wrong.
         """
-        try:
-            with path.open("rb") as file:
-                mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
-                blob = file.read()
-        except OSError as error:
-            raise UnusableKey(f"The identity key {path} cannot be read: {error.strerror}.") from error
-        if os.name == "posix" and mode & 0o077:
-            raise InsecureKeyFile(
-                f"The identity key {path} has mode {mode:04o}, so other users may use it; "
-                f"run `chmod 600 {path}`, or make a new key if anyone could have copied it."
-            )
-        try:
-            key = serialization.load_pem_private_key(blob, password=passphrase)
-        except TypeError as error:
-            wanted = (
-                "is encrypted: give its passphrase" if passphrase is None else "is not encrypted: give no passphrase"
-            )
-            raise UnusableKey(f"The identity key {path} {wanted}.") from error
-        except (ValueError, UnsupportedAlgorithm) as error:
-            reason = "is not a private key in PEM" if passphrase is None else "does not open with this passphrase"
-            raise UnusableKey(f"The identity key {path} {reason}; restore it from your backup.") from error
+        key = read_private(path, passphrase, _WHAT)
         if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
             raise UnusableKey(f"{path} is not an ECDSA key on P-256, the only kind Partbook uses; generate a new one.")
         return cls(key)
@@ -153,26 +123,7 @@ class IdentityKey:
         Raises:
             UnusableKey: something is already at `path` (a key is never overwritten), or it cannot be written.
         """
-        cipher: serialization.KeySerializationEncryption = serialization.NoEncryption()
-        if passphrase is not None:
-            cipher = serialization.BestAvailableEncryption(passphrase)
-        blob = self._private.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, cipher)
-        try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        except FileExistsError as error:
-            raise UnusableKey(f"{path} exists already and a key is never overwritten; choose another name.") from error
-        except OSError as error:
-            raise UnusableKey(f"The identity key cannot be written to {path}: {error.strerror}.") from error
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(blob)
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            # Half a key is worse than none: it would block the name and never load.
-            with contextlib.suppress(OSError):
-                path.unlink()
-            raise UnusableKey(f"The identity key cannot be written to {path}: {error.strerror}.") from error
+        write_private(path, self._private, passphrase, _WHAT)
 
     @property
     def public(self) -> PublicIdentity:
@@ -190,6 +141,19 @@ def _bound(message: bytes, domain: str) -> bytes:
         raise ValueError(f"{domain!r} is not a signing domain; write one like 'partbook/v1/release'.")
     label = domain.encode("ascii")
     return len(label).to_bytes(2, "big") + label + message
+
+
+@functools.lru_cache(maxsize=4096)  # a round checks several signatures of each member, and parsing costs as much as one
+def _read_public(pem: bytes) -> ec.EllipticCurvePublicKey:
+    try:
+        key = serialization.load_pem_public_key(pem)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise UnusableKey(
+            "This is not a public key in PEM; ask its owner for the file that begins with '-----BEGIN PUBLIC KEY-----'."
+        ) from error
+    if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
+        raise UnusableKey("This public key is not an ECDSA key on P-256, the only kind Partbook uses.")
+    return key
 
 
 def _pem(key: ec.EllipticCurvePublicKey) -> bytes:

@@ -9,31 +9,20 @@ from typing import Annotated, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from partbook.errors import ConfigError
-from partbook.plan.rounds import LocalTraining, Locks, MemberName, default_threshold
-
-
-class ServerStep(BaseModel):
-    """How the average update moves the global adapter (FedAvgM: Hsu et al. 2019, arXiv 1909.06335).
-
-    Attributes:
-        learning_rate: what the average is multiplied by.
-        momentum: share of the last step that is carried on, 0 for plain averaging.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    learning_rate: Annotated[float, Field(gt=0, le=10)] = 1.0
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
+from partbook.plan.rounds import LocalTraining, Mode, ServerStep
 
 
 class FederationConfig(BaseModel):
-    """A federation, as its coordinator runs it.
+    """A federation, as its coordinator runs it. Who is in it stands in the roster.
 
     Attributes:
-        name: the federation's name, bound into every plan.
-        members: the labels' names; at least three.
+        roster: the roster's file.
+        key: the coordinator's identity key.
+        seal_key: the custodian's public key file, in sealed rounds.
+        mode: `masked` or `sealed`.
+        bits: of a quantised number; 16 in sealed rounds and 20 in masked ones where not given.
         rounds: how many to run in all; a resumed run counts those already done.
-        threshold: fewest members whose sum may be used; the secure default where not given.
+        threshold: fewest members whose sum may be opened; the secure default where not given.
         base: folder of the base model; the shipped one where not given.
         state: folder for checkpoints and the global adapter.
         validation: folder of public recordings, a sub-folder per label; may be absent.
@@ -42,8 +31,11 @@ class FederationConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: Annotated[str, Field(min_length=1, max_length=200)]
-    members: tuple[MemberName, ...]
+    roster: Path
+    key: Path
+    seal_key: Path | None = None
+    mode: Mode = "sealed"
+    bits: Annotated[int, Field(ge=2, le=24)] | None = None
     rounds: Annotated[int, Field(ge=1)]
     threshold: int | None = None
     base: Path | None = None
@@ -52,23 +44,19 @@ class FederationConfig(BaseModel):
     timeout: Annotated[float, Field(gt=0)] = 3600.0
     training: LocalTraining = LocalTraining()
     step: ServerStep = ServerStep()
-    locks: Locks = Locks()
 
     @model_validator(mode="after")
-    def _members(self) -> Self:
-        if len(set(self.members)) < 3 or len(set(self.members)) != len(self.members):
-            raise ValueError("members must name at least three different labels")
+    def _sealed_to_somebody(self) -> Self:
+        if self.mode == "sealed" and self.seal_key is None:
+            raise ValueError("seal_key must name the custodian's public key file where mode is 'sealed'")
         return self
 
     @property
-    def cohort(self) -> tuple[str, ...]:
-        """All members, sorted."""
-        return tuple(sorted(self.members))
-
-    @property
-    def quorum(self) -> int:
-        """The threshold in force."""
-        return default_threshold(len(self.members)) if self.threshold is None else self.threshold
+    def number_bits(self) -> int:
+        """The bits in force."""
+        if self.bits is not None:
+            return self.bits
+        return 16 if self.mode == "sealed" else 20
 
     @classmethod
     def read(cls, path: Path) -> FederationConfig:
@@ -85,7 +73,7 @@ class FederationConfig(BaseModel):
             raise ConfigError(f"{path} is not TOML: {error}.") from error
         except ValidationError as error:
             first = error.errors()[0]
-            key = ".".join(map(str, first["loc"])) or "members"
+            key = ".".join(map(str, first["loc"])) or "seal_key"
             raise ConfigError(f"{path}: {key}: {first['msg']}.") from error
 
     def write(self, path: Path) -> None:

@@ -8,27 +8,23 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
-from partbook.errors import CorruptMessage
+from partbook.errors import CorruptMessage, ForeignSealKey, ForgedMember
+from partbook.identity.message import Context
+from partbook.identity.roster import MEMBER_NAME, Roster
+from partbook.sealing.packing import Packing
+from partbook.secagg.grid import Grid
+from partbook.secagg.rings import CHUNK, RESIDUES, WORDS, Ring
+from partbook.secagg.session import Session
 
 PROTOCOL: Final = "partbook/v1"
 MINIMUM_COHORT: Final = 3  # PROTOCOL §1: with two members, each would learn the other's update from the sum
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-MemberName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}$")]
+MemberName = Annotated[str, StringConstraints(pattern=MEMBER_NAME)]
 
 
-class Locks(BaseModel):
-    """Which of the three locks of PROTOCOL §0 protect a round."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    masks: bool = False
-    seal: bool = False
-    noise: bool = False
-
-    def names(self) -> list[str]:
-        """The locks that are on, in order."""
-        return [name for name in ("masks", "seal", "noise") if getattr(self, name)]
+Mode = Literal["masked", "sealed"]
+MODES: Final[dict[Mode, Ring]] = {"masked": WORDS, "sealed": RESIDUES}  # and the ring in which each adds up
 
 
 class LocalTraining(BaseModel):
@@ -49,41 +45,131 @@ class LocalTraining(BaseModel):
     clip: Annotated[float, Field(gt=0, le=1e6)] = 3.0
 
 
+class ServerStep(BaseModel):
+    """How the average update moves the global adapter (FedAvgM: Hsu et al. 2019, arXiv 1909.06335).
+
+    The coordinator takes this step in masked rounds, every label in sealed ones.
+
+    Attributes:
+        learning_rate: what the average is multiplied by.
+        momentum: share of the last step that is carried on, 0 for plain averaging.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    learning_rate: Annotated[float, Field(gt=0, le=10)] = 1.0
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+
 class RoundPlan(BaseModel):
-    """One round, as the coordinator proposes it and every node checks it.
+    """One attempt at a round, as the coordinator proposes it and every party checks it.
 
     Attributes:
         federation: the federation's name.
+        roster: `Roster.hash` of the roster that says who everyone is.
         round: counted from 1.
+        nonce: 16 random bytes, hexadecimal; two attempts at a round have different plans, and so different masks.
+        deadline: Unix time, seconds, after which no node takes part.
         base_hash: SHA-256 of the base model's weights file.
         model_hash: `partbook.model.adapter.state_hash` of the adapter the round starts from.
+        parameters: trained numbers d, the length of every contribution.
         cohort: members asked, sorted, unique, at least three.
         threshold: fewest members whose sum may be opened; above half the cohort.
         training: what each node does.
-        locks: what protects the updates.
+        step: what the average then does to the adapter.
+        mode: `masked`: the coordinator sees the sum; `sealed`: only the labels do.
+        bits: of a quantised number.
+        seal_key: id of the custodian's public key in sealed rounds, otherwise empty.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     protocol: Literal["partbook/v1"] = PROTOCOL
     federation: Annotated[str, StringConstraints(min_length=1, max_length=200)]
+    roster: Sha256
     round: Annotated[int, Field(ge=1)]
+    nonce: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
+    deadline: Annotated[int, Field(ge=0)]
     base_hash: Sha256
     model_hash: Sha256
+    parameters: Annotated[int, Field(ge=1)]
     cohort: tuple[MemberName, ...]
     threshold: int
     training: LocalTraining
-    locks: Locks
+    step: ServerStep = ServerStep()
+    mode: Mode
+    bits: Annotated[int, Field(ge=2, le=24)]
+    seal_key: Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{64})?$")] = ""
 
     @model_validator(mode="after")
-    def _cohort_and_threshold(self) -> Self:
+    def _consistent(self) -> Self:
         if list(self.cohort) != sorted(set(self.cohort)):
             raise ValueError("cohort must be sorted and name each member once")
         if len(self.cohort) < MINIMUM_COHORT:
             raise ValueError(f"cohort has {len(self.cohort)} members; at least {MINIMUM_COHORT} are needed")
         if not len(self.cohort) < 2 * self.threshold <= 2 * len(self.cohort):
             raise ValueError(f"threshold {self.threshold} is not above half of {len(self.cohort)} and at most all")
+        if (self.mode == "sealed") != bool(self.seal_key):
+            raise ValueError("sealed rounds name the custodian's key, and no others do")
+        if not self.grid.fits(len(self.cohort), self.ring.modulus):
+            raise ValueError(f"{len(self.cohort)} numbers of {self.bits} bits do not fit the ring; use fewer bits")
         return self
+
+    @property
+    def grid(self) -> Grid:
+        """How updates become integers."""
+        return Grid(self.bits, self.training.clip)
+
+    @property
+    def ring(self) -> Ring:
+        """Where they are added up."""
+        return MODES[self.mode]
+
+    @property
+    def packing(self) -> Packing:
+        """How integers share the slots of a ciphertext, in sealed rounds."""
+        return Packing(self.grid.span, len(self.cohort))
+
+    @property
+    def elements(self) -> int:
+        """Ring elements of a contribution: numbers in masked rounds, slots in sealed ones."""
+        return self.parameters if self.mode == "masked" else self.packing.slots(self.parameters)
+
+    @property
+    def chunks(self) -> int:
+        """Messages of a contribution."""
+        return -(-self.elements // CHUNK)
+
+    def context(self) -> Context:
+        """What every message of this attempt carries."""
+        return Context(self.federation, self.round, self.hash())
+
+    def session(self, roster: Roster) -> Session:
+        """The attempt's secure aggregation, with keys from the pinned roster.
+
+        Raises:
+            ForgedMember: the plan is for another roster, or names somebody whom this one does not hold.
+            ForeignSealKey: the plan's custodian key is not the roster's.
+        """
+        if (self.federation, self.roster) != (roster.federation, roster.hash):
+            raise ForgedMember(
+                f"Round {self.round} is planned for roster {self.roster[:12]}… of {self.federation!r}; the one pinned "
+                f"here is {roster.hash[:12]}… of {roster.federation!r}. Compare fingerprints first."
+            )
+        if self.seal_key and (roster.custodian is None or roster.custodian.seal_key != self.seal_key):
+            raise ForeignSealKey(
+                f"Round {self.round} is to be sealed to the key {self.seal_key[:12]}…, which is not the custodian's in "
+                "the pinned roster; whoever holds it could open the sum. Nothing was sent."
+            )
+        identities = {member: roster.member(member).identity for member in self.cohort}
+        return Session(self.context(), self.cohort, self.threshold, self.ring, identities, roster.coordinator)
+
+    def question(self) -> str:
+        """SHA-256 of what a node computes from: one stored vector answers all attempts with the same question."""
+        asked = self.model_dump(
+            mode="json", include={"federation", "round", "base_hash", "model_hash", "training", "bits"}
+        )
+        return hashlib.sha256(b"partbook/v1/question" + json.dumps(asked, sort_keys=True).encode()).hexdigest()
 
     def encode(self) -> bytes:
         """Canonical JSON: sorted keys, no spaces, UTF-8."""

@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Final
 
 from partbook.errors import AlteredFile
-from partbook.provenance.canonical import Json, canonical, parse_canonical
+from partbook.identity.canonical import Json, canonical, parse_canonical
 
 MANIFEST: Final = "manifest.json"
 _LONGEST_MANIFEST: Final = 4 * 2**20  # bytes; a manifest lists names, not contents

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Final
 
 from partbook.errors import AlteredFile, BadSignature, UnusableKey
+from partbook.identity.canonical import Json
 from partbook.identity.keys import IdentityKey, PublicIdentity
 from partbook.provenance import manifest as manifests
-from partbook.provenance.canonical import Json
 from partbook.provenance.manifest import MANIFEST, Manifest
 
 SIGNATURE: Final = "manifest.sig"

@@ -39,7 +39,7 @@ def make_app(on_progress: Callable[[Progress], None] = _log_progress) -> ServerA
             raise ConfigError("The run configuration lacks `federation`; give the path of the coordinator's TOML file.")
         config = FederationConfig.read(Path(path))
         coordinator = Coordinator(config, on_progress)
-        coordinator.run(GridTransport(grid, config.cohort))
+        coordinator.run(GridTransport(grid, coordinator.parties))
 
     return application
 

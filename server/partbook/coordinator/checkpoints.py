@@ -34,16 +34,20 @@ class RoundRecord:
         adapter_hash: of the adapter after it.
         members: whose updates are in it.
         seconds: how long it took.
-        update_norm: L2 norm of the average update.
-        validation: nats per token on public held-out recordings, by label.
+        update_norm: L2 norm of the average update; None in sealed rounds, where the coordinator does not see it.
+        validation: nats per token on public held-out recordings, by label; empty where the model was not known.
+        dropped: by member that was lost on the way, the message kind at which.
+        exchanges: wall clock of each exchange in seconds, by message kind.
     """
 
     round: int
     adapter_hash: str
     members: tuple[str, ...] = ()
     seconds: float = 0.0
-    update_norm: float = 0.0
+    update_norm: float | None = None
     validation: dict[str, float] = field(default_factory=dict)
+    dropped: dict[str, str] = field(default_factory=dict)
+    exchanges: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +55,8 @@ class FederationState:
     """Everything the loop carries from one round to the next.
 
     Attributes:
-        adapter: float32 (d,).
+        adapter: float32 (d,): the newest one the coordinator knows; in sealed rounds that is the first until the
+            labels release the last.
         velocity: float32 (d,), the server optimiser's.
         history: records of rounds 0 … now.
     """
@@ -78,23 +83,20 @@ class Checkpoints:
         arrays = {"adapter": state.adapter, "velocity": state.velocity}
         _replace(self._path(state.round), save({k: np.ascontiguousarray(v) for k, v in arrays.items()}))
         named = unflatten(state.adapter, like)
-        final = self._folder / "adapter.safetensors"
-        about = {"federation": self._federation, "round": str(state.round), "base": self._base_hash}
-        save_adapter(final, named, {**about, "adapter": state_hash(named)})
-        digest = hashlib.sha256(final.read_bytes()).hexdigest()
-        _replace(
-            self._folder / "manifest.json",
-            _json(
-                {
-                    "files": {"adapter.safetensors": {"sha256": digest, "bytes": final.stat().st_size}},
-                    "about": about,
-                }
-            ),
-        )
+        if state_hash(named) == state.history[-1].adapter_hash:
+            self._save_final(named, state.round)
         # state.json is last: until it names the round, the round before is the newest.
         history = [asdict(record) for record in state.history]
         head = {"federation": self._federation, "base": self._base_hash, "history": history}
         _replace(self._folder / "state.json", _json(head))
+
+    def _save_final(self, named: dict[str, Any], number: int) -> None:
+        final = self._folder / "adapter.safetensors"
+        about = {"federation": self._federation, "round": str(number), "base": self._base_hash}
+        save_adapter(final, named, {**about, "adapter": state_hash(named)})
+        digest = hashlib.sha256(final.read_bytes()).hexdigest()
+        files = {"adapter.safetensors": {"sha256": digest, "bytes": final.stat().st_size}}
+        _replace(self._folder / "manifest.json", _json({"files": files, "about": about}))
 
     def load(self) -> FederationState | None:
         """The newest state, or None where there is none yet.

@@ -1,41 +1,45 @@
 """The round loop. It reads as the algorithm:
 
     for each round
-        1  plan      fix the cohort, the model and the training, and hash it
-        2  train     every member trains and says `ready`
-        3  lock      masks and seal take their exchanges here (PROTOCOL §1, 2–3 and 5–6); none in this version
-        4  collect   every ready member hands over its clipped update
-        5  step      average, move the adapter
-        6  score     on public held-out recordings
-        7  keep      checkpoint; a crash from here on repeats nothing
+        1  plan      fix the cohort, the model and the training, sign it
+        2  add up    members train; masks, shares, contributions, confirmations, reveals: `attempt`
+        3  step      masked: average, and move the adapter
+                     sealed: the custodian opens the sum for the labels, who take the step: `sealed`
+        4  score     on public held-out recordings, where the model is known
+        5  keep      checkpoint; a crash from here on repeats nothing
+    sealed: at the end the labels endorse the model, and hand it over
 
-Fewer answers than the threshold abort the round by name, with the state as it was.
+Fewer members than the threshold abort the round by name, with the state as it was.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
-from flwr.app import RecordDict
 from numpy.typing import NDArray
 
-from partbook.coordinator.aggregation import average, step
+from partbook.coordinator.attempt import Attempt, AttemptRecord
 from partbook.coordinator.checkpoints import Checkpoints, FederationState, RoundRecord
+from partbook.coordinator.sealed import SealedSums
+from partbook.coordinator.totals import MaskedTotal
 from partbook.coordinator.validation import ValidationSet
-from partbook.errors import CohortTooSmall, ConfigError, CorruptMessage, PartbookError
+from partbook.errors import ConfigError, CorruptMessage, ForeignSealKey, UnknownModel
+from partbook.identity.keys import IdentityKey
+from partbook.identity.roster import Roster
 from partbook.model.adapter import adapter_state, apply_adapter, attach, flatten, state_hash, unflatten
 from partbook.model.checkpoint import BASE, base_manifest, load_model, load_tokenizer
 from partbook.model.transformer import pick_device
-from partbook.plan import wire
+from partbook.plan.exchanges import write_plan
 from partbook.plan.federation import FederationConfig
-from partbook.plan.rounds import RoundPlan
+from partbook.plan.rounds import RoundPlan, default_threshold
+from partbook.plan.step import mean_update, step
 from partbook.plan.transport import Transport
-
-T = TypeVar("T")
+from partbook.sealing.parameters import SealPublic
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +49,7 @@ class Progress:
     Attributes:
         round: the round, from 0 (before any) to `rounds`.
         rounds: how many there will be.
-        stage: `score`, `train`, `collect` or `done`.
+        stage: a message kind of `partbook.plan.wire`, `score` or `done`.
         record: the round's record once it is done.
     """
 
@@ -56,27 +60,36 @@ class Progress:
 
 
 class Coordinator:
-    """One federation's coordinator. Holds the global adapter and public data; never a member's data."""
+    """One federation's coordinator. Holds public data, its own key and sums; never a member's data."""
 
     def __init__(self, config: FederationConfig, on_progress: Callable[[Progress], None] = lambda _: None) -> None:
-        """Load the base model, the public validation set and the newest checkpoint.
+        """Load keys and roster, the base model, the public validation set and the newest checkpoint.
 
         Raises:
             AlteredFile: the base model or a checkpoint is not what it should be.
-            ConfigError: the configuration asks for a lock that this version does not have.
+            ConfigError: the roster names another coordinator, or no custodian where rounds are sealed.
+            ForeignSealKey: the custodian's public key is not the one in the roster.
         """
-        if config.locks.names():
-            raise ConfigError(
-                f"locks.{config.locks.names()[0]} is on, but this version has no such lock yet; turn it off."
-            )
         self._config, self._tell = config, on_progress
+        self._roster = Roster.read(config.roster)
+        self._key = IdentityKey.load(config.key)
+        if self._key.public != self._roster.coordinator:
+            raise ConfigError(f"key: {config.key} is not the coordinator's key in the roster {config.roster}.")
+        self._seal_key = self._custodians_key()
         base = config.base or BASE
         self._base_hash: str = base_manifest(base)["files"]["model.safetensors"]
         self._model = attach(load_model(base)).to(pick_device())
         self._tokenizer = load_tokenizer(base)
         self._like = adapter_state(self._model)
         self._validation = ValidationSet.read(config.validation) if config.validation else None
-        self._checkpoints = Checkpoints(config.state, config.name, self._base_hash)
+        self._checkpoints = Checkpoints(config.state, self._roster.federation, self._base_hash)
+
+    @property
+    def parties(self) -> tuple[str, ...]:
+        """Whom the rounds need: the members, and the custodian in sealed ones."""
+        members = tuple(member.name for member in self._roster.members)
+        custodian = self._roster.custodian
+        return members if self._config.mode == "masked" or custodian is None else (*members, custodian.name)
 
     def run(self, transport: Transport) -> FederationState:
         """Run the rounds that are still to do; returns the last state.
@@ -85,8 +98,11 @@ class Coordinator:
             CohortTooSmall: too few members answered; the state is that of the last finished round.
         """
         state = self._checkpoints.load() or self._begin()
+        sums = SealedSums(self._config.state / "sums", self._roster, self._key, transport, self._config.timeout)
         while state.round < self._config.rounds:
-            state = self._round(state, transport)
+            state = self._round(state, transport, sums)
+        if not self._known(state):
+            state = self._release(state, sums)
         return state
 
     def _begin(self) -> FederationState:
@@ -98,78 +114,102 @@ class Coordinator:
         self._tell(Progress(0, self._config.rounds, "done", record))
         return state
 
-    def _round(self, state: FederationState, transport: Transport) -> FederationState:
+    def _round(self, state: FederationState, transport: Transport, sums: SealedSums) -> FederationState:
         began, number, rounds = time.monotonic(), state.round + 1, self._config.rounds
-        plan = self._plan(state, number)
+        attempt = self._attempt(state, number)
+        plan = attempt.plan
 
-        self._tell(Progress(number, rounds, "train"))
-        ready = self._train(plan, state.adapter, transport)
+        sealed = plan.mode == "sealed"
+        if sealed and sums.behind(number):
+            sums.catch_up(number - 1, AttemptRecord())
+        start = None if sealed else state.adapter.astype("<f4").tobytes()
+        attempt.run(transport, start, self._config.timeout, lambda kind: self._tell(Progress(number, rounds, kind)))
 
-        self._tell(Progress(number, rounds, "collect"))
-        updates = self._collect(plan, ready, transport)
-
-        mean = average(updates, len(state.adapter), plan.training.clip)
-        adapter, velocity = step(state.adapter, mean, state.velocity, self._config.step)
-
-        self._tell(Progress(number, rounds, "score"))
+        adapter, velocity, norm = state.adapter, state.velocity, None
+        if sealed:
+            sums.open(attempt)
+            model_hash = sums.apply(plan, attempt.record)
+        else:
+            assert isinstance(attempt.total, MaskedTotal), "a masked plan adds up integers"
+            mean = mean_update(attempt.total.numbers(), len(attempt.machine.survivors), plan)
+            adapter, velocity = step(adapter, mean, velocity, plan.step)
+            model_hash, norm = state_hash(unflatten(adapter, self._like)), float(np.linalg.norm(mean))
+            self._tell(Progress(number, rounds, "score"))
         record = RoundRecord(
             number,
-            state_hash(unflatten(adapter, self._like)),
-            tuple(sorted(updates)),
+            model_hash,
+            attempt.machine.survivors,
             time.monotonic() - began,
-            float(np.linalg.norm(mean)),
-            self._score(adapter),
+            norm,
+            {} if sealed else self._score(adapter),
+            {member: kind for member, (kind, _) in attempt.record.dropped.items()},
+            attempt.record.seconds,
         )
         state = FederationState(adapter, velocity, (*state.history, record))
         self._checkpoints.save(state, self._like)
+        attempt.forget()
         self._tell(Progress(number, rounds, "done", record))
         return state
 
-    def _plan(self, state: FederationState, number: int) -> RoundPlan:
+    def _attempt(self, state: FederationState, number: int) -> Attempt:
+        """The attempt that was cut off at this round and model, or a new one."""
+        path = self._config.state / "attempt"
+        found = Attempt.resume(path, self._roster, self._key)
+        model_hash = state.history[-1].adapter_hash
+        if found is not None and (found.plan.round, found.plan.model_hash) == (number, model_hash):
+            return found
+        plan = self._plan(model_hash, number)
+        return Attempt(write_plan(self._key, plan), self._roster, self._key, path)
+
+    def _plan(self, model_hash: str, number: int) -> RoundPlan:
+        config = self._config
+        cohort = tuple(sorted(member.name for member in self._roster.members))
         return RoundPlan(
-            federation=self._config.name,
+            federation=self._roster.federation,
+            roster=self._roster.hash,
             round=number,
+            nonce=secrets.token_hex(16),
+            # Every exchange may take the timeout: training, and five short ones.
+            deadline=int(time.time() + 6 * config.timeout),
             base_hash=self._base_hash,
-            model_hash=state.history[-1].adapter_hash,
-            cohort=self._config.cohort,
-            threshold=self._config.quorum,
-            training=self._config.training,
-            locks=self._config.locks,
+            model_hash=model_hash,
+            parameters=len(flatten(self._like)),
+            cohort=cohort,
+            threshold=default_threshold(len(cohort)) if config.threshold is None else config.threshold,
+            training=config.training,
+            step=config.step,
+            mode=config.mode,
+            bits=config.number_bits,
+            seal_key="" if self._seal_key is None else self._seal_key.key_id,
         )
 
-    def _train(self, plan: RoundPlan, adapter: NDArray[np.float32], transport: Transport) -> list[str]:
-        requests = {member: wire.pack_train(plan, adapter) for member in plan.cohort}
-        replies = transport.exchange(wire.TRAIN, requests, timeout=self._config.timeout)
-        hashes = self._accept(plan, replies, wire.unpack_ready)
-        return sorted(member for member, answered in hashes.items() if answered == plan.hash())
+    def _known(self, state: FederationState) -> bool:
+        return state_hash(unflatten(state.adapter, self._like)) == state.history[-1].adapter_hash
 
-    def _collect(self, plan: RoundPlan, ready: list[str], transport: Transport) -> dict[str, NDArray[np.float32]]:
-        requests = {member: wire.pack_ask(plan.hash()) for member in ready}
-        replies = transport.exchange(wire.CONTRIBUTE, requests, timeout=self._config.timeout)
-        answers = self._accept(plan, replies, wire.unpack_contribution)
-        return {member: update for member, (answered, update) in answers.items() if answered == plan.hash()}
+    def _release(self, state: FederationState, sums: SealedSums) -> FederationState:
+        """Take the model of sealed rounds from the labels that endorse it."""
+        last = state.history[-1]
+        adapter = sums.release(last.round, last.adapter_hash)
+        state = dataclasses.replace(state, adapter=adapter)
+        if not self._known(state):
+            raise UnknownModel("The model that the labels handed over is not the one that they endorsed; ask again.")
+        self._tell(Progress(last.round, self._config.rounds, "score"))
+        scored = dataclasses.replace(last, validation=self._score(adapter))
+        state = dataclasses.replace(state, history=(*state.history[:-1], scored))
+        self._checkpoints.save(state, self._like)
+        return state
 
-    def _accept(
-        self, plan: RoundPlan, replies: dict[str, RecordDict | Exception], unpack: Callable[[RecordDict], T]
-    ) -> dict[str, T]:
-        """Unpack the answers of an exchange; too few good ones end the round, and the message says why each failed."""
-        good: dict[str, T] = {}
-        reasons: dict[str, str] = {member: "no answer in time" for member in plan.cohort if member not in replies}
-        for member, reply in replies.items():
-            try:
-                if isinstance(reply, Exception):
-                    raise reply
-                wire.raise_refusal(reply, member)
-                good[member] = unpack(reply)
-            except PartbookError as error:
-                reasons[member] = str(error)
-        if len(good) < plan.threshold:
-            why = "; ".join(f"{member}: {reason}" for member, reason in sorted(reasons.items()))
-            raise CohortTooSmall(
-                f"Round {plan.round}: {len(good)} of {len(plan.cohort)} members answered, "
-                f"{plan.threshold} are needed. {why}"
-            )
-        return good
+    def _custodians_key(self) -> SealPublic | None:
+        if self._config.mode == "masked":
+            return None
+        custodian = self._roster.custodian
+        if custodian is None:
+            raise ConfigError(f"mode: sealed rounds need a custodian, and the roster {self._config.roster} names none.")
+        assert self._config.seal_key is not None, "the configuration was validated"
+        try:
+            return SealPublic.read(self._config.seal_key, custodian.seal_key)
+        except ForeignSealKey as error:
+            raise ForeignSealKey(f"seal_key: {error}") from error
 
     def _score(self, adapter: NDArray[np.float32]) -> dict[str, float]:
         if self._validation is None:

@@ -16,6 +16,7 @@ import functools
 import hashlib
 import os
 import re
+import tempfile
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -205,7 +206,7 @@ def _from_abc(tune: str) -> ScoreTick:
     # Chord symbols would become an accompaniment of abc2midi's own; grace notes and decorations stay.
     tune = re.sub(r'"[^"\n]*"', "", tune)
     try:
-        with _quiet():
+        with _quiet(), _own_temporary_folder():
             score = ScoreTick.from_abc(tune)
     except Exception as error:
         raise ScoreError(f"An ABC tune cannot be read ({error}).") from error
@@ -217,6 +218,22 @@ def _from_abc(tune: str) -> ScoreTick:
     kept.tempos.extend(score.tempos)
     kept.time_signatures.extend(score.time_signatures)
     return kept.resample(TICKS_PER_QUARTER, min_dur=1)
+
+
+@contextlib.contextmanager
+def _own_temporary_folder() -> Iterator[None]:
+    # symusic hands abc2midi a file whose name comes from an unseeded rand(): every process uses the same names, and
+    # two that parse at once would read each other's tunes.
+    before = os.environ.get("TMPDIR")
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["TMPDIR"] = folder
+        try:
+            yield
+        finally:
+            if before is None:
+                del os.environ["TMPDIR"]
+            else:
+                os.environ["TMPDIR"] = before
 
 
 def _musicxml_head(path: Path) -> str:

@@ -50,7 +50,7 @@ from partbook.simulation.report import (
 )
 from partbook.simulation.results import DemoLabel, label_report, machine_facts, message_kinds, model_facts
 from partbook.vault.analysis import BEATS_PER_BAR
-from partbook.vault.ingest import ingest
+from partbook.vault.ingest import Workers, ingest
 from partbook.vault.store import Vault
 
 FEDERATION: Final = "The Four Partbooks"
@@ -145,8 +145,9 @@ class Demo:
         options = self._options
         options.out.mkdir(parents=True)
         self._play()
-        self._ingest()
-        validation = self._validate_set()
+        with Workers() as workers:
+            self._ingest(workers)
+            validation = self._validate_set(workers)
         traffic, state = self._rounds()
         release = self._release(state)
         pieces = self._compose(release, validation)
@@ -172,7 +173,7 @@ class Demo:
             label.takes = [t for t in label.takes if str(t.path) in made]
             label.heldout_takes = [t for t in label.heldout_takes if str(t.path) in made]
 
-    def _ingest(self) -> None:
+    def _ingest(self, workers: Workers) -> None:
         with self._stage("Ingesting: each node hears its own recordings", sum(len(x.takes) for x in self._labels)):
             for label in self._labels:
                 with _vault(label.vault) as vault:
@@ -181,6 +182,7 @@ class Demo:
                         vault,
                         self._tokenizer_path,
                         program=label.collection.program,
+                        workers=workers,
                         on_event=lambda event: self._watch.step(event.path.stem),
                     )
                     for refusal in label.ingested.refused:
@@ -188,7 +190,7 @@ class Demo:
                     kept = vault.summary()
                     label.recordings, label.seconds, label.tokens = kept.recordings, kept.seconds, kept.tokens
 
-    def _validate_set(self) -> ValidationSet:
+    def _validate_set(self, workers: Workers) -> ValidationSet:
         total = sum(len(label.heldout_takes) for label in self._labels)
         folder = self._public / "validation"
         with self._stage("Ingesting the public validation set", total):
@@ -196,7 +198,7 @@ class Demo:
                 with _vault(self._public / label.collection.name / "vault") as vault:
                     files = [take.path for take in label.heldout_takes]
                     ingest(
-                        files, vault, self._tokenizer_path, program=label.collection.program,
+                        files, vault, self._tokenizer_path, program=label.collection.program, workers=workers,
                         on_event=lambda event: self._watch.step(event.path.stem),
                     )  # fmt: skip
                     heard = sorted((vault.get(i) for i in vault.ids()), key=lambda recording: recording.title)

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 from flwr.app import Context, RecordDict
+from flwr.clientapp import ClientApp
 
 from partbook.coordinator.app import make_app
 from partbook.coordinator.rounds import Progress
+from partbook.custodian.app import app as custodian_app
+from partbook.custodian.app import close_custodians
+from partbook.custodian.opening import CustodianConfig
 from partbook.node.app import app as client_app
 from partbook.node.app import close_nodes
 from partbook.node.label import NodeConfig
 from partbook.plan.federation import FederationConfig
+from partbook.simulation.drops import Drop, Losses
 from partbook.simulation.grid import COORDINATOR_ID, RUN_ID, Crossing, InProcessGrid
 
 
@@ -27,10 +32,11 @@ class Flow:
     messages: int = 0
     total_bytes: int = 0
     largest_bytes: int = 0
+    seconds: float = 0.0
 
-    def plus(self, size: int) -> Flow:
-        """With one more message of `size` bytes."""
-        return Flow(self.messages + 1, self.total_bytes + size, max(self.largest_bytes, size))
+    def plus(self, size: int, seconds: float = 0.0) -> Flow:
+        """With one more message of `size` bytes, on which its sender worked so long."""
+        return Flow(self.messages + 1, self.total_bytes + size, max(self.largest_bytes, size), self.seconds + seconds)
 
 
 class Traffic:
@@ -45,7 +51,7 @@ class Traffic:
         """Count one message."""
         key = (self._members[crossing.node_id], crossing.inbound, crossing.kind)
         with self._lock:
-            self.flows[key] = self.flows[key].plus(len(crossing.data))
+            self.flows[key] = self.flows[key].plus(len(crossing.data), crossing.seconds)
 
     def of(self, member: str, *, inbound: bool) -> Flow:
         """All kinds of one member and direction together."""
@@ -54,13 +60,16 @@ class Traffic:
             sum(f.messages for f in flows),
             sum(f.total_bytes for f in flows),
             max((f.largest_bytes for f in flows), default=0),
+            sum(f.seconds for f in flows),
         )
 
 
 def simulate(
     config: FederationConfig,
     nodes: Mapping[str, NodeConfig],
+    custodian: CustodianConfig | None = None,
     *,
+    drops: Sequence[Drop] = (),
     workers: int = 2,
     on_progress: Callable[[Progress], None] = lambda _: None,
     on_crossing: Callable[[Crossing], None] = lambda _: None,
@@ -70,6 +79,8 @@ def simulate(
     Args:
         config: the coordinator's.
         nodes: each member's.
+        custodian: the custodian's, in sealed rounds.
+        drops: members that fall away.
         workers: nodes that train at a time.
         on_progress: told where the loop is.
         on_crossing: told every message, with its bytes.
@@ -90,11 +101,14 @@ def simulate(
         traffic.observe(crossing)
         on_crossing(crossing)
 
+    configs = {node_id: _flower_config(nodes[member]) for node_id, member in ids.items()}
+    others: dict[int, ClientApp] = {}
+    if custodian is not None:
+        office = COORDINATOR_ID + 1 + len(nodes)
+        ids[office], others[office] = custodian.name, custodian_app
+        configs[office] = _custodian_config(custodian)
     grid = InProcessGrid(
-        client_app,
-        {node_id: _flower_config(nodes[member]) for node_id, member in ids.items()},
-        workers=workers,
-        on_crossing=observe,
+        client_app, configs, others=others, workers=workers, on_crossing=observe, lost=Losses(drops, ids)
     )
     context = Context(RUN_ID, COORDINATOR_ID, {}, RecordDict(), {"federation": str(config_path)})
     with closing(_Nodes()), grid:
@@ -105,16 +119,31 @@ def simulate(
 class _Nodes:
     def close(self) -> None:
         close_nodes()
+        close_custodians()
+
+
+def _custodian_config(config: CustodianConfig) -> dict[str, str | int | float | bool]:
+    return {
+        "custodian": config.name,
+        "roster": str(config.roster),
+        "identity": str(config.identity),
+        "secret": str(config.secret),
+        "record": str(config.record),
+    }
 
 
 def _flower_config(config: NodeConfig) -> dict[str, str | int | float | bool]:
     values: dict[str, str | int | float | bool] = {
         "member": config.member,
         "vault": str(config.vault),
+        "roster": str(config.roster),
+        "identity": str(config.identity),
         "base": str(config.base),
-        "allow-clear-sums": config.allow_clear_sums,
     }
     optional: dict[str, Path | int | None] = {
+        "receiving": config.receiving,
+        "seal-key": config.seal_key,
+        "state": config.state,
         "journal": config.journal,
         "key": config.key,
         "seed": config.seed,

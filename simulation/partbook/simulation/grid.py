@@ -7,6 +7,7 @@ releases the interpreter while it computes.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 import uuid
@@ -26,7 +27,10 @@ from flwr.supercore.task_identity import TaskIdentity
 
 RUN_ID: Final = 1
 COORDINATOR_ID: Final = 1  # Flower's SuperLink node id
-NODE_FAILED: Final = 1  # Flower's error code for an exception in a ClientApp
+NODE_FAILED: Final = 2  # Flower's error code for an exception in a ClientApp
+NODE_AWAY: Final = 5  # and for a node that does not answer any more
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,34 +42,41 @@ class Crossing:
         inbound: True if it came from the node.
         kind: the message type.
         data: its protobuf bytes.
+        seconds: how long the node worked on its answer; 0 for what goes to it.
     """
 
     node_id: int
     inbound: bool
     kind: str
     data: bytes
+    seconds: float = 0.0
 
 
 class InProcessGrid(Grid):
-    """Nodes of one ClientApp, each with its own Context, behind Flower's Grid interface."""
+    """Nodes, each with its own Context, behind Flower's Grid interface."""
 
     def __init__(
         self,
         app: ClientApp,
         nodes: Mapping[int, UserConfig],
         *,
+        others: Mapping[int, ClientApp] | None = None,
         workers: int = 2,
         on_crossing: Callable[[Crossing], None] = lambda _: None,
+        lost: Callable[[int, str], bool] = lambda _node, _kind: False,
     ) -> None:
         """Make the nodes.
 
         Args:
             app: what every node runs.
             nodes: node configuration by node id (> 1).
+            others: what nodes run that do not run `app`, by node id.
             workers: how many nodes work at a time.
             on_crossing: told every message, in both directions, from any thread.
+            lost: whether a message of this kind to this node never arrives, as if the node were down.
         """
-        self._app, self._observe = app, on_crossing
+        self._observe, self._lost = on_crossing, lost
+        self._apps = dict.fromkeys(nodes, app) | dict(others or {})
         self._contexts = {i: Context(RUN_ID, i, dict(config), RecordDict(), {}) for i, config in nodes.items()}
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="node")
         self._replies: dict[str, Future[bytes]] = {}
@@ -136,16 +147,26 @@ class InProcessGrid(Grid):
 
     def _deliver(self, node_id: int, data: bytes) -> bytes:
         message = _read(data)
+        if self._lost(node_id, message.metadata.message_type):
+            return _sent(Message(Error(NODE_AWAY, "the node is unavailable"), reply_to=message))
         self._observe(Crossing(node_id, False, message.metadata.message_type, data))
         with self._one_at_a_time[node_id]:
+            began = time.perf_counter()
             try:
-                reply = self._app(message, self._contexts[node_id])
+                reply = self._apps[node_id](message, self._contexts[node_id])
             except Exception as error:  # as Flower's own runtime does: the node's failure must not be the run's
+                log.exception("node %d failed on %s", node_id, message.metadata.message_type)
                 reply = Message(Error(NODE_FAILED, type(error).__name__), reply_to=message)
-        reply.metadata.__dict__["_message_id"] = uuid.uuid4().hex
-        answer: bytes = message_to_proto(reply).SerializeToString()
-        self._observe(Crossing(node_id, True, reply.metadata.message_type, answer))
+            seconds = time.perf_counter() - began
+        answer = _sent(reply)
+        self._observe(Crossing(node_id, True, reply.metadata.message_type, answer, seconds))
         return answer
+
+
+def _sent(reply: Message) -> bytes:
+    reply.metadata.__dict__["_message_id"] = uuid.uuid4().hex
+    data: bytes = message_to_proto(reply).SerializeToString()
+    return data
 
 
 def _read(data: bytes) -> Message:

@@ -20,10 +20,10 @@ import numpy as np
 from symusic.core import ScoreTick
 
 from partbook.errors import ScoreError
-from partbook.simulation.collections import Collection, Work, split
+from partbook.simulation.collections import Collection, Pool, Work, split
 
 SHORTEST: Final = 12.0  # seconds; shorter works are passed over
-RECIPE: Final = "3"  # changes whenever the same work would sound different
+RECIPE: Final = "4"  # changes whenever the same work would sound different
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +43,9 @@ class Take:
     path: Path
 
 
-def choose(collection: Collection, pool: str, count: int, seed: int) -> list[Work]:
+def choose(collection: Collection, pool: Pool, count: int, seed: int) -> list[Work]:
     """`count` works of a pool, by a seeded order; held-out works always come in the same order."""
-    works = split(collection.name)[pool]  # type: ignore[index]
+    works = split(collection.name)[pool]
     key = f"{seed}" if pool == "label" else "public"
     ordered = sorted(works, key=lambda work: hashlib.sha256(f"{key}/{work.key}".encode()).digest())
     return ordered[:count]

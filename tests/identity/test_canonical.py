@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from partbook.provenance.canonical import canonical, parse_canonical
+from partbook.identity.canonical import canonical, parse_canonical
 
 text = st.text(st.characters(codec="utf-8"))
 values = st.recursive(

@@ -1,0 +1,215 @@
+"""One attempt at a round's sum: the six exchanges of PROTOCOL §1, over whatever carries messages.
+
+    train       every member trains, and says that it is ready
+    advertise   fresh keys
+    share       shares of the secrets behind the masks
+    contribute  masked (sealed: and encrypted) updates, added up as they come
+    confirm     one list of survivors, signed
+    reveal      what is needed to take off the masks that are left
+
+A member that does not answer, or answers wrongly, is dropped from there on; fewer than the threshold end the attempt
+by name. The state is on the disk after every exchange, so a coordinator that is killed goes on with the attempt.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from flwr.app import RecordDict
+
+from partbook.coordinator.totals import MaskedTotal, SealedTotal
+from partbook.errors import AlteredFile, CohortTooSmall, CorruptMessage, NodeFailed, PartbookError
+from partbook.identity.keys import IdentityKey
+from partbook.identity.message import COORDINATOR, Message
+from partbook.identity.roster import Roster
+from partbook.plan import exchanges as e
+from partbook.plan import wire
+from partbook.plan.rounds import RoundPlan
+from partbook.plan.transport import Transport
+from partbook.secagg import messages as m
+from partbook.secagg.coordinator import CoordinatorRound
+
+
+@dataclass(slots=True)
+class AttemptRecord:
+    """What an attempt leaves for the round's record.
+
+    Attributes:
+        seconds: wall clock of each exchange, by message kind.
+        dropped: by member that was lost, (message kind, why).
+    """
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    dropped: dict[str, tuple[str, str]] = field(default_factory=dict)
+
+
+class Attempt:
+    """One attempt, from the plan to the unmasked total."""
+
+    def __init__(self, plan_message: bytes, roster: Roster, key: IdentityKey, path: Path) -> None:
+        """Begin, or go on with, the attempt at this plan; `path` is where its state is kept.
+
+        Raises:
+            ProtocolViolation: the plan does not fit the roster.
+        """
+        self.plan_message, self._roster, self._key, self._path = plan_message, roster, key, path
+        self.plan: RoundPlan = e.read_plan(plan_message, roster)
+        self._session = self.plan.session(roster)
+        self.record = AttemptRecord()
+        self.machine = CoordinatorRound(self._session, key, chunks=self.plan.chunks, seal_key=self.plan.seal_key)
+        self.total: MaskedTotal | SealedTotal = (
+            MaskedTotal(self.plan) if self.plan.mode == "masked" else SealedTotal(self.plan)
+        )
+        self._ready: list[str] = []
+        self._unmasked = False
+
+    @classmethod
+    def resume(cls, path: Path, roster: Roster, key: IdentityKey) -> Attempt | None:
+        """The attempt whose state is at `path`; None where there is none, or its deadline is over."""
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError:
+            return None
+        try:
+            size = int.from_bytes(data[:8], "big")
+            head = json.loads(data[8 : 8 + size])
+            parts, rest = [], data[8 + size :]
+            for length in head["parts"]:
+                parts.append(rest[:length])
+                rest = rest[length:]
+            plan_message, machine, *chunks = parts
+            attempt = cls(plan_message, roster, key, path)
+            attempt.machine = CoordinatorRound.load(attempt._session, key, machine)
+            attempt.total.load(chunks)
+            attempt._ready, attempt._unmasked = head["ready"], head["unmasked"]
+            dropped = {member: (kind, why) for member, (kind, why) in head["dropped"].items()}
+            attempt.record = AttemptRecord(head["seconds"], dropped)
+        except (ValueError, KeyError, TypeError, PartbookError) as error:
+            raise AlteredFile(f"{path} holds a broken attempt ({error}); remove it to start again.") from error
+        return attempt if time.time() < attempt.plan.deadline else None
+
+    def run(self, transport: Transport, adapter: bytes | None, timeout: float, tell: Callable[[str], None]) -> None:
+        """Do what is left to do of the exchanges; `total` is then the exact sum, or its ciphertext.
+
+        Args:
+            transport: carries the messages.
+            adapter: float32 bytes that members start from; None where they hold it.
+            timeout: seconds to wait for one exchange.
+            tell: told each exchange's message kind as it begins.
+
+        Raises:
+            CohortTooSmall: too few members were left; the message says why each was lost.
+        """
+        machine = self.machine
+
+        def ask(kind: str, requests: Mapping[str, RecordDict], accept: Callable[[str, RecordDict], None]) -> None:
+            tell(kind)
+            began = time.monotonic()
+            replies = transport.exchange(kind, requests, timeout=timeout)
+            for member in requests:
+                try:
+                    reply = replies.get(member) or NodeFailed(f"{member} did not answer in {timeout:g} s.")
+                    if isinstance(reply, Exception):
+                        raise reply
+                    wire.raise_refusal(reply, member)
+                    accept(member, reply)
+                except PartbookError as error:
+                    self.record.dropped.setdefault(member, (kind, str(error)))
+            self.record.seconds[kind] = self.record.seconds.get(kind, 0.0) + time.monotonic() - began
+
+        def exchange(
+            kind: str, answered: str, requests: Mapping[str, bytes], accept: Callable[[str, bytes], None]
+        ) -> None:
+            if not machine.closed(answered):
+                packed = {member: wire.pack([data]) for member, data in requests.items()}
+                ask(kind, packed, lambda member, reply: accept(member, wire.unpack(reply)[0][0]))
+                self._save()
+
+        if not self._ready:
+            content = wire.pack([self.plan_message], [] if adapter is None else [adapter])
+            ask(wire.TRAIN, dict.fromkeys(self.plan.cohort, content), self._accept_ready)
+            if len(self._ready) < self.plan.threshold:
+                raise CohortTooSmall(self._why(f"{len(self._ready)} of {len(self.plan.cohort)} members are ready"))
+            self._save()
+        begin = e.write(self._key, e.BEGIN, self.plan.context(), COORDINATOR)
+        try:
+            exchange(wire.ADVERTISE, m.ADVERTISE, dict.fromkeys(self._ready, begin), machine.accept_keys)
+            exchange(wire.SHARE, m.SHARES, machine.ask_share(), machine.accept_shares)
+            inboxes = machine.ask_contribute()
+            if not machine.closed(m.CONTRIBUTION):
+                self._contributions(inboxes, ask)
+                self._save()
+            exchange(wire.CONFIRM, m.CONFIRMED, machine.ask_confirm(), machine.accept_confirmation)
+            exchange(wire.REVEAL, m.REVEALED, machine.ask_reveal(), machine.accept_reveal)
+            if not self._unmasked:
+                machine.reconstruct()
+                self.total.unmask(machine)
+                self._unmasked = True
+                self._save()
+        except CohortTooSmall as error:
+            raise CohortTooSmall(self._why(str(error))) from error
+
+    def forget(self) -> None:
+        """Remove the attempt's state: its round is over."""
+        self._path.unlink(missing_ok=True)
+
+    def _accept_ready(self, member: str, reply: RecordDict) -> None:
+        message = Message.decode(wire.unpack(reply)[0][0])
+        message.check(self._session.identities[member], e.READY, self.plan.context(), member)
+        self._ready.append(member)
+
+    def _contributions(
+        self,
+        inboxes: Mapping[str, bytes],
+        ask: Callable[[str, Mapping[str, RecordDict], Callable[[str, RecordDict], None]], None],
+    ) -> None:
+        """Chunk by chunk from every member; a member's chunks are added when it has sent its last."""
+        held: dict[str, list[bytes]] = {member: [] for member in inboxes}
+
+        def accept(member: str, reply: RecordDict) -> None:
+            (signed,), (blob,) = wire.unpack(reply, blobs=1)
+            index = len(held[member])
+            body = self.machine.accept_contribution(member, signed, blob)
+            if body is None or body.chunk != index:
+                raise CorruptMessage(f"{member} sent another chunk than the one it was asked for.")
+            held[member].append(blob)
+            if len(held[member]) == self.plan.chunks:
+                for chunk, data in enumerate(held[member]):
+                    self.total.add(chunk, data)
+                held[member] = []
+
+        ask(wire.CONTRIBUTE, {member: wire.pack([data]) for member, data in inboxes.items()}, accept)
+        for index in range(1, self.plan.chunks):
+            proceed = e.write(self._key, e.PROCEED, self.plan.context(), COORDINATOR, e.Proceed(chunk=index))
+            going = [member for member, blobs in held.items() if len(blobs) == index]
+            ask(wire.PROCEED, dict.fromkeys(going, wire.pack([proceed])), accept)
+
+    def _why(self, what: str) -> str:
+        lost = "; ".join(f"{member}: {why}" for member, (_, why) in sorted(self.record.dropped.items()))
+        start = "" if what.startswith("Round") else f"Round {self.plan.round}: "
+        needed = "" if "needed" in what else f", {self.plan.threshold} are needed"
+        return f"{start}{what}{needed}. {lost}".strip()
+
+    def _save(self) -> None:
+        parts = [self.plan_message, self.machine.dump(), *self.total.dump()]
+        head = json.dumps(
+            {
+                "parts": [len(part) for part in parts],
+                "ready": self._ready,
+                "unmasked": self._unmasked,
+                "seconds": self.record.seconds,
+                "dropped": self.record.dropped,
+            }
+        ).encode()
+        temporary = self._path.with_suffix(".part")
+        with temporary.open("wb") as file:
+            for data in (len(head).to_bytes(8, "big"), head, *parts):
+                file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(self._path)

@@ -1,0 +1,131 @@
+"""Keys and roster of a simulated federation: real keys in each party's own folder, a roster that all have signed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from partbook.custodian.opening import CustodianConfig
+from partbook.errors import PartbookError
+from partbook.identity.keys import IdentityKey
+from partbook.identity.message import COORDINATOR
+from partbook.identity.receiving import ReceivingKey
+from partbook.identity.roster import DOMAIN, Custodian, Member, Roster
+from partbook.node.label import NodeConfig
+from partbook.sealing.parameters import SealPublic, generate
+
+CUSTODIAN: Final = "Custodian"
+
+
+@dataclass(frozen=True, slots=True)
+class Parties:
+    """Where a federation's parties keep their keys.
+
+    Attributes:
+        roster: signed by all of them.
+        coordinator: the coordinator's identity key.
+        seal_key: the custodian's public key, as all have it.
+        custodian: the custodian's configuration.
+        folders: each member's folder of keys.
+    """
+
+    roster: Path
+    coordinator: Path
+    seal_key: Path
+    custodian: CustodianConfig
+    folders: Mapping[str, Path]
+
+    def node(self, config: NodeConfig) -> NodeConfig:
+        """A member's configuration with its keys filled in."""
+        folder = self.folders[config.member]
+        return replace(
+            config,
+            roster=self.roster,
+            identity=folder / "identity.pem",
+            receiving=folder / "receiving.pem",
+            seal_key=self.seal_key,
+        )
+
+
+def enrol(folder: Path, federation: str, members: Mapping[str, Path]) -> Parties:
+    """Make what is missing of a federation's keys, and its roster.
+
+    Args:
+        folder: for the coordinator's and the custodian's keys, and for the roster.
+        federation: its name.
+        members: each member's folder of keys.
+    """
+    office = folder / "custodian"
+    parties = Parties(
+        folder / "roster.toml",
+        folder / "coordinator.pem",
+        folder / "custodian.seal.public",
+        CustodianConfig(
+            CUSTODIAN, folder / "roster.toml", office / "identity.pem", office / "seal.secret", office / "opened.json"
+        ),
+        dict(members),
+    )
+    if not _stands(parties, federation):
+        _write(parties, federation)
+    return parties
+
+
+def _stands(parties: Parties, federation: str) -> bool:
+    """Whether a roster of just these members is there, with the keys it lists."""
+    try:
+        roster = Roster.read(parties.roster)
+        names = tuple(member.name for member in roster.members)
+        custodian = roster.custodian
+        return (
+            (roster.federation, names) == (federation, tuple(sorted(parties.folders)))
+            and custodian is not None
+            and SealPublic.read(parties.seal_key, custodian.seal_key) is not None
+            and _identity(parties.coordinator).public == roster.coordinator
+            and all(
+                _identity(parties.folders[name] / "identity.pem").public == roster.member(name).identity
+                for name in names
+            )
+        )
+    except PartbookError:
+        return False
+
+
+def _write(parties: Parties, federation: str) -> None:
+    office = parties.custodian
+    office.secret.parent.mkdir(parents=True, exist_ok=True)
+    for path in (office.secret, parties.seal_key):
+        path.unlink(missing_ok=True)
+    secret, public = generate()
+    secret.write(office.secret, None)
+    public.write(parties.seal_key)
+    keys = {name: _identity(folder / "identity.pem") for name, folder in parties.folders.items()}
+    everyone = {**keys, COORDINATOR: _identity(parties.coordinator), CUSTODIAN: _identity(office.identity)}
+    entries = [
+        Member(name, key.public, _receiving(parties.folders[name] / "receiving.pem").public)
+        for name, key in sorted(keys.items())
+    ]
+    roster = Roster(
+        federation,
+        1,
+        everyone[COORDINATOR].public,
+        tuple(entries),
+        Custodian(CUSTODIAN, everyone[CUSTODIAN].public, public.key_id),
+    )
+    signatures = {name: key.sign(roster.canonical, DOMAIN) for name, key in everyone.items()}
+    replace(roster, signatures=signatures).write(parties.roster)
+
+
+def _identity(path: Path) -> IdentityKey:
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        IdentityKey.generate().save(path)
+    return IdentityKey.load(path)
+
+
+def _receiving(path: Path) -> ReceivingKey:
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        ReceivingKey.generate().save(path)
+    return ReceivingKey.load(path)
