@@ -19,6 +19,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -34,12 +35,14 @@ from partbook.secagg.rings import CHUNK
 _T = TypeVar("_T")
 
 PACKING = Packing(span=2**16 - 2, cohort=64)
-REPEATS = 3
+REPEATS = 5
 
 
 @dataclass(frozen=True, slots=True)
 class SealingCost:
-    """What it took to seal and open one vector, on one core; the best of a few runs.
+    """What it took to seal and open one vector, in processor seconds; the best of a few runs.
+
+    Both sides can be spread over cores (ours by `SealPool`), and other programs' load is not theirs.
 
     Attributes:
         parameters: of the vector.
@@ -137,9 +140,11 @@ def _stream(parameters: int, workers: int) -> StreamCost:
         for chunk in pool.seal_stream(public, chunks()):
             travelled += len(chunk)
     seconds = time.perf_counter() - began
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    # Not getrusage, whose figure for a process begins with the peak of the one that started it.
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    peak = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:")) * 1024
     if workers > 1:
-        # The figure for children is the largest one's.
+        # Of the largest worker, or of this process if that was larger: an upper bound.
         peak += workers * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
     return StreamCost(parameters, workers, seconds, peak, travelled)
 
@@ -147,9 +152,9 @@ def _stream(parameters: int, workers: int) -> StreamCost:
 def _best(what: Callable[[], _T]) -> tuple[float, _T]:
     best = float("inf")
     for _ in range(REPEATS):
-        began = time.perf_counter()
+        began = time.process_time()
         result = what()
-        best = min(best, time.perf_counter() - began)
+        best = min(best, time.process_time() - began)
     return best, result
 
 

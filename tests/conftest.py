@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from trio import Trio
 from tunes import TUNES, recording_of, tune
 
 from partbook.model.checkpoint import save_base
@@ -51,3 +52,9 @@ def tiny_tokenizer(tiny_base: Path) -> Tokenizer:
 def recordings(tiny_tokenizer: Tokenizer) -> list[Recording]:
     """One recording of each tune."""
     return [recording_of(tune(i), tiny_tokenizer, i) for i in range(len(TUNES))]
+
+
+@pytest.fixture(scope="session")
+def trio(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path, tiny_tokenizer: Tokenizer) -> Trio:
+    """Three labels with a recording each, a coordinator and a custodian, all in one signed roster."""
+    return Trio.build(tmp_path_factory.mktemp("trio"), tiny_base, tiny_tokenizer)

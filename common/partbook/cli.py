@@ -20,6 +20,11 @@ COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
         "simulation",
         "Four labels, one generator: the whole way, on this machine.",
     ),
+    "simulate": (
+        "partbook.simulation.cli:simulate",
+        "simulation",
+        "A whole federation on this machine, out of vaults that lie on it.",
+    ),
     "node": ("partbook.node.cli:app", "node", "A label's side: ingest recordings, look after the vault."),
     "keys": ("partbook.identity.cli:keys", "node", "Make a party's keys, and show what a key file is."),
     "roster": (

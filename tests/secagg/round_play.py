@@ -75,6 +75,7 @@ class Round:
         self,
         drops: Mapping[str, Collection[str]] | None = None,
         *,
+        after: str | None = None,
         before: str | None = None,
         half: Collection[str] = (),
         restart: bool = False,
@@ -83,11 +84,12 @@ class Round:
 
         Args:
             drops: who is gone from an exchange on.
+            after: the exchange that was played last.
             before: the node's answer at which to stop, with its questions in `asks`.
             half: who sends all chunks but the last, and is gone then.
             restart: kill everybody after every exchange, and go on from what they dumped.
         """
-        for kind in EXCHANGES:
+        for kind in EXCHANGES[0 if after is None else EXCHANGES.index(after) + 1 :]:
             self.asks = self._ask(kind)
             if kind == before:
                 break

@@ -293,9 +293,7 @@ def test_a_member_that_gives_shares_to_strangers_is_left_out(shares):
         {peer: blob for peer, blob in honest.shares.items() if peer != B},
     ):
         with pytest.raises(CohortChanged):
-            shares.coordinator.accept_shares(
-                A, shares.say(A, m.SHARES, honest.model_copy(update={"shares": wrong}))
-            )
+            shares.coordinator.accept_shares(A, shares.say(A, m.SHARES, honest.model_copy(update={"shares": wrong})))
     assert shares.coordinator.members(m.SHARES) == ()
 
 
@@ -437,7 +435,7 @@ def test_two_survivor_lists_shown_to_one_member_around_a_restart(confirmations):
 
 
 def test_two_survivor_lists_shown_to_two_members(confirmations):
-    # E is a survivor for B, C and D, and dropped for A: A's share of its mask key would go with theirs of its self mask.
+    # E is a survivor for B, C and D and dropped for A: A's share of its mask key would join theirs of its self mask.
     short, long = (m.Survivors(survivors=list_) for list_ in ((A, B, C, D), (A, B, C, D, E)))
     confirmations.nodes[A].confirm(confirmations.lie(m.SURVIVORS, short))
     said = [confirmations.nodes[n].confirm(confirmations.lie(m.SURVIVORS, long)).decode() for n in (B, C, D)]
@@ -622,7 +620,7 @@ def test_confirmations_of_a_neighbourhood_alone_are_too_few():
     inbox = {}
     for peer, key in share_keys.items():
         nonce, box = os.urandom(12), AESGCM(session.share_key(agree(key, public, me), peer, me))
-        inbox[peer] = nonce + box.encrypt(nonce, bytes(66), session.share_binding(peer, me))
+        inbox[peer] = nonce + box.encrypt(nonce, os.urandom(66), session.share_binding(peer, me))
     node.accept_inbox(played.lie(m.INBOX, m.Inbox(shares=inbox)))
     played.contribute(me)
     far = next(name for name in others if name not in peers)

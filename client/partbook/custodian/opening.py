@@ -12,7 +12,7 @@ import os
 import threading
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from partbook.errors import (
     AlteredCiphertext,
@@ -31,10 +31,10 @@ from partbook.identity.message import COORDINATOR, Message
 from partbook.identity.roster import Roster
 from partbook.plan import exchanges as e
 from partbook.plan.rounds import RoundPlan
-from partbook.sealing.blocks import open_chunk
+from partbook.sealing.blocks import ChunkHead, open_chunk
 from partbook.sealing.parameters import SealSecret
 from partbook.secagg.messages import CONFIRMED, Confirmed
-from partbook.secagg.rings import RESIDUES
+from partbook.secagg.rings import CHUNK, RESIDUES
 
 _KEY_BYTES: Final = 32
 
@@ -65,6 +65,16 @@ class _Opened:
     plan: str
     survivors: str
     chunks: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, values: dict[str, Any]) -> _Opened:
+        """What `asdict` gave; ValueError where it is something else."""
+        found = cls(**values)
+        if not isinstance(found.chunks, dict) or not all(
+            isinstance(text, str) for text in (found.plan, found.survivors, *found.chunks.values())
+        ):
+            raise ValueError("an entry is not of the right kind")
+        return found
 
 
 class Custodian:
@@ -109,7 +119,7 @@ class Custodian:
             The signed `opened` message, and the encrypted chunk that it vouches for.
 
         Raises:
-            AlteredCiphertext: the chunk is not the one the coordinator signed.
+            AlteredCiphertext: the chunk is not the one the coordinator signed, or not of these survivors.
             ForeignSealKey: the plan, or the chunk, is sealed to another key.
             CohortTooSmall: fewer survivors, or fewer signatures of theirs, than the threshold.
             ForgedMember, DuplicateMember: a survivor or a signer has no place in the cohort, or two.
@@ -127,6 +137,7 @@ class Custodian:
                 raise AlteredCiphertext(f"Chunk {body.chunk} of the sum was altered on its way; send it again.")
             if not body.chunk < plan.chunks:
                 raise CorruptMessage(f"Chunk {body.chunk} was handed over; round {plan.round} has {plan.chunks}.")
+            self._fits(plan, body, blob)
             self._agreed(plan, body)
             digest = session.survivors_digest(body.survivors)
             self._remember(plan, digest, body)
@@ -146,6 +157,20 @@ class Custodian:
                 keys=wrapped,
             )
             return e.write(self._identity, e.OPENED, plan.context(), self.name, opened), encrypted
+
+    def _fits(self, plan: RoundPlan, body: e.Open, blob: bytes) -> None:
+        """Before anything is remembered: what cannot be opened must not use up the round."""
+        head = ChunkHead.decode(blob)
+        if head.key_id != self._secret.key_id:
+            raise ForeignSealKey(
+                f"Chunk {body.chunk} of the sum is not sealed to {self.name}'s key; nothing was opened."
+            )
+        due = (len(body.survivors), min(CHUNK, plan.elements - body.chunk * CHUNK))
+        if (head.contributions, head.slots) != due:
+            raise AlteredCiphertext(
+                f"Chunk {body.chunk} holds {head.contributions} contributions of {head.slots} slots, where {due[0]} "
+                f"survivors sent {due[1]}; nothing was opened."
+            )
 
     def _agreed(self, plan: RoundPlan, body: e.Open) -> None:
         session, survivors = plan.session(self._roster), set(body.survivors)
@@ -186,7 +211,7 @@ class Custodian:
     def _read_record(self) -> dict[str, _Opened]:
         try:
             found = json.loads(self._config.record.read_text())
-            return {name: _Opened(**values) for name, values in found.items()}
+            return {name: _Opened.of(values) for name, values in found.items()}
         except FileNotFoundError:
             return {}
         except (OSError, ValueError, TypeError, AttributeError) as error:

@@ -24,7 +24,7 @@ from pathlib import Path
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from partbook.errors import ConfigError
+from partbook.errors import ConfigError, CorruptMessage
 from partbook.model.checkpoint import BASE
 from partbook.node.answering import answer
 from partbook.node.label import LabelNode, NodeConfig
@@ -93,6 +93,8 @@ def train(message: Message, context: Context) -> Message:
 
     def work() -> RecordDict:
         (plan,), blobs = wire.unpack(message.content, blobs=None)
+        if len(blobs) > 1:
+            raise CorruptMessage("A plan came with more than the adapter it starts from; send it again.")
         return wire.pack([label_node(context).train(plan, blobs[0] if blobs else None)])
 
     return answer(message, work)

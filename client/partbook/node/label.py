@@ -32,6 +32,7 @@ from partbook.errors import (
     NotInCohort,
     StalePlan,
     UnknownModel,
+    VaultError,
 )
 from partbook.identity.keys import IdentityKey
 from partbook.identity.message import COORDINATOR, Message
@@ -128,6 +129,7 @@ class LabelNode:
         self._round: NodeRound | None = None
         self._vector: NDArray[np.uint32] | None = None
         self._question, self._answered_round = "", 0
+        self._left: frozenset[str] = frozenset()  # hashes of earlier plans for the round in hand
         self._take_up()
         # Reading the model and training it in place is one activity; a second message waits.
         self._busy = threading.Lock()
@@ -160,9 +162,7 @@ class LabelNode:
                 state = self._start(plan, adapter)
                 if plan.question() != self._question:
                     self._learn(plan, state)
-                session = plan.session(self._roster)
-                self._plan, self._round = plan, NodeRound(session, self.member, self._identity)
-                self._keep_exchange()
+                self._begin(plan)
             return e.write(self._identity, e.READY, plan.context(), self.member)
 
     def advertise(self, begin: bytes) -> bytes:
@@ -218,8 +218,9 @@ class LabelNode:
                 raise CorruptMessage("An opened sum was handed over for a round that is not sealed.")
             if plan.round > self._shared.round:
                 total, contributions = self._read_opened(plan, opened, blobs)
-                self._shared = self._shared.after(plan, total, contributions)
-                self._shared.save(self._config.model)
+                stepped = self._shared.after(plan, total, contributions)
+                stepped.save(self._config.model)
+                self._shared = stepped
             model = e.ModelHash(model=self._shared.hash)
             return e.write(self._identity, e.APPLIED, plan.context(), self.member, model)
 
@@ -228,9 +229,10 @@ class LabelNode:
 
         Raises:
             UnknownModel: the coordinator asks about another.
+            StalePlan: the plan is not that of the round which led to it.
         """
         with self._busy:
-            plan = e.read_plan(plan_message, self._roster)
+            plan = self._last_plan(plan_message)
             message = Message.decode(request)
             message.check(self._roster.coordinator, e.ENDORSE, plan.context(), COORDINATOR)
             self._must_hold(e.ModelHash.of(message).model)
@@ -243,9 +245,10 @@ class LabelNode:
 
         Raises:
             CorruptMessage: too few labels endorsed this model.
+            StalePlan: the plan is not that of the round which led to it.
         """
         with self._busy:
-            plan = e.read_plan(plan_message, self._roster)
+            plan = self._last_plan(plan_message)
             message = Message.decode(request)
             message.check(self._roster.coordinator, e.PUBLISH, plan.context(), COORDINATOR)
             agreed = set()
@@ -282,11 +285,41 @@ class LabelNode:
                 f"{self.member} has already trained for round {self._answered_round}; it answers one question a round, "
                 f"and round {plan.round} asks another. Go on with the next round."
             )
+        if plan.hash() in self._left:
+            raise StalePlan(
+                f"Round {plan.round} was planned anew since; {self.member} does not go back to an attempt it has left."
+            )
+        before, machine = self._plan, self._round
+        if before is not None and machine is not None and before.round == plan.round and machine.revealed:
+            raise StalePlan(
+                f"{self.member} has handed over the shares that open a sum of round {plan.round}. Another sum of the "
+                "same updates could differ from it by a single one; finish that attempt, or plan another round."
+            )
         if plan.mode == "sealed" and (self._receiving is None or self._seal_key is None):
             raise ConfigError(
                 f"{self.member} has no receiving key or no custodian's key, which sealed rounds need; name them in its "
                 "configuration."
             )
+
+    def _begin(self, plan: RoundPlan) -> None:
+        """Leave the attempt in hand, if any, for a new one; in memory only once it is on the disk."""
+        left: frozenset[str] = frozenset()
+        if self._plan is not None and self._plan.round == plan.round:
+            left = self._left | {self._plan.hash()}
+        machine = NodeRound(plan.session(self._roster), self.member, self._identity)
+        self._store(plan, machine, left)
+        self._plan, self._round, self._left = plan, machine, left
+
+    def _last_plan(self, plan_message: bytes) -> RoundPlan:
+        """The plan of the round that led to the model held here."""
+        plan = e.read_plan(plan_message, self._roster)
+        plan.session(self._roster)
+        if plan.round != self._shared.round:
+            raise StalePlan(
+                f"A release was asked for with the plan of round {plan.round}; {self.member} holds the model after "
+                f"round {self._shared.round}."
+            )
+        return plan
 
     def _start(self, plan: RoundPlan, adapter: bytes | None) -> dict[str, Tensor]:
         """The adapter that a plan starts from, checked against the plan."""
@@ -387,7 +420,10 @@ class LabelNode:
 
     def _keep_exchange(self) -> None:
         plan, machine = self._current()
-        head = plan.encode()
+        self._store(plan, machine, self._left)
+
+    def _store(self, plan: RoundPlan, machine: NodeRound, left: frozenset[str]) -> None:
+        head = json.dumps({"plan": plan.encode().decode(), "left": sorted(left)}).encode()
         self._kept.put(_EXCHANGE, len(head).to_bytes(4, "big") + head + machine.dump())
 
     def _take_up(self) -> None:
@@ -401,9 +437,10 @@ class LabelNode:
         kept = self._kept.get(_EXCHANGE)
         if kept is not None:
             head, rest = _split(kept)
-            plan = RoundPlan.decode(head)
+            about = json.loads(head)
+            plan = RoundPlan.decode(about["plan"].encode())
             if plan.question() == self._question and plan.roster == self._roster.hash:
-                self._plan = plan
+                self._plan, self._left = plan, frozenset(about["left"])
                 self._round = NodeRound.load(plan.session(self._roster), self._identity, rest)
 
     def _custodians_key(self) -> SealPublic | None:
@@ -431,8 +468,11 @@ class LabelNode:
         if self._config.journal is None:
             return
         entry = {"round": plan.round, "loss": loss, "norm": norm, "clip": plan.training.clip}
-        with self._config.journal.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(entry) + "\n")
+        try:
+            with self._config.journal.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(entry) + "\n")
+        except OSError as error:
+            raise VaultError(f"{self._config.journal} cannot be written ({error.strerror}).") from error
 
 
 def _split(kept: bytes) -> tuple[bytes, bytes]:

@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 from torch import Tensor
 
-from partbook.errors import AlteredFile, StalePlan, UnknownModel
+from partbook.errors import AlteredFile, StalePlan, UnknownModel, VaultError
 from partbook.model.adapter import flatten, state_hash, unflatten
 from partbook.plan.rounds import RoundPlan
 from partbook.plan.step import mean_update, step
@@ -69,14 +69,25 @@ class SharedModel:
         return found
 
     def save(self, path: Path) -> None:
-        """Write it whole or not at all."""
+        """Write it whole or not at all.
+
+        Raises:
+            VaultError: the disk refuses; what was there before is still there.
+        """
         about = {"round": str(self.round), "sha256": self._digest()}
         temporary = path.with_suffix(".part")
-        with temporary.open("wb") as file:
-            file.write(save({"adapter": self.adapter, "velocity": self.velocity}, metadata=about))
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        try:
+            with temporary.open("wb") as file:
+                file.write(save({"adapter": self.adapter, "velocity": self.velocity}, metadata=about))
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            raise VaultError(
+                f"{path} cannot be written ({error.strerror}); the step was not taken. Free some space, and the next "
+                "round takes it."
+            ) from error
 
     @property
     def hash(self) -> str:
@@ -97,12 +108,13 @@ class SharedModel:
             contributions: how many were added.
 
         Raises:
-            StalePlan: the round is not the next one.
+            StalePlan: the round is over.
             UnknownModel: the round did not start from this model.
             ValueOutOfRange: the sums are larger than so many contributions can make them.
         """
-        if plan.round != self.round + 1:
-            raise StalePlan(f"The sum of round {plan.round} was handed over where round {self.round + 1} is next.")
+        # Numbers may be left out, where a round was given up; the model's hash says whether a sum is the next one.
+        if plan.round <= self.round:
+            raise StalePlan(f"The sum of round {plan.round} was handed over after that of round {self.round}.")
         if plan.model_hash != self.hash:
             raise UnknownModel(f"Round {plan.round} started from another model than the one held here.")
         moved, velocity = step(self.adapter, mean_update(total, contributions, plan), self.velocity, plan.step)

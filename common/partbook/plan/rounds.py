@@ -12,6 +12,7 @@ from partbook.errors import CorruptMessage, ForeignSealKey, ForgedMember
 from partbook.identity.message import Context
 from partbook.identity.roster import MEMBER_NAME, Roster
 from partbook.sealing.packing import Packing
+from partbook.sealing.parameters import MAX_CONTRIBUTIONS
 from partbook.secagg.grid import Grid
 from partbook.secagg.rings import CHUNK, RESIDUES, WORDS, Ring
 from partbook.secagg.session import Session
@@ -111,6 +112,8 @@ class RoundPlan(BaseModel):
             raise ValueError(f"threshold {self.threshold} is not above half of {len(self.cohort)} and at most all")
         if (self.mode == "sealed") != bool(self.seal_key):
             raise ValueError("sealed rounds name the custodian's key, and no others do")
+        if self.mode == "sealed" and len(self.cohort) > MAX_CONTRIBUTIONS:
+            raise ValueError(f"a sealed sum has at most {MAX_CONTRIBUTIONS} contributions, not {len(self.cohort)}")
         if not self.grid.fits(len(self.cohort), self.ring.modulus):
             raise ValueError(f"{len(self.cohort)} numbers of {self.bits} bits do not fit the ring; use fewer bits")
         return self

@@ -19,7 +19,7 @@ import base64
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import pairwise
 from typing import Final, TypeVar
 
@@ -166,8 +166,16 @@ class CoordinatorRound:
             asked[member] = self._write(m.INBOX, m.Inbox(shares=shares))
         return asked
 
-    def accept_contribution(self, member: str, data: bytes, blob: bytes) -> m.Contribution | None:
+    def accept_contribution(
+        self, member: str, data: bytes, blob: bytes, parse: Callable[[int, bytes], object] = lambda _chunk, _blob: None
+    ) -> m.Contribution | None:
         """One chunk of a contribution: checked against its signature before anyone parses it.
+
+        Args:
+            member: who sent it.
+            data, blob: the signed message, and the bytes that it vouches for.
+            parse: raises where the bytes of a chunk, signed as they are, cannot be added up; their sender then counts
+                as one that sent nothing.
 
         Returns:
             Its description, for whoever adds it up; None if this chunk is in already.
@@ -189,6 +197,7 @@ class CoordinatorRound:
             raise AlteredCiphertext(
                 f"Chunk {body.chunk} from {member} is not what it signed: it was altered on its way, and is left out."
             )
+        parse(body.chunk, blob)
         if body.chunk in self._chunks_of[member]:
             return None
         self._chunks_of[member].add(body.chunk)

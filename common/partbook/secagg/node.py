@@ -91,6 +91,11 @@ class NodeRound:
         """The survivors this member has signed for; empty before it has."""
         return self._survivors
 
+    @property
+    def revealed(self) -> bool:
+        """Whether this member has handed over the shares that open the sum."""
+        return m.REVEALED in self._answered
+
     def advertise(self) -> bytes:
         """The public keys of this attempt, as a signed message."""
 
@@ -453,17 +458,13 @@ class NodeRound:
             node = cls(session, values["member"], identity)
             if values["plan"] != session.context.plan:
                 raise OutOfTurn("The saved state is of another attempt at this round; start the round again.")
-            node._mask_key = X25519PrivateKey.from_private_bytes(bytes.fromhex(values["mask_key"]))
-            node._share_key = X25519PrivateKey.from_private_bytes(bytes.fromhex(values["share_key"]))
-            node._self_secret = bytes.fromhex(values["self_secret"])
+            node._mask_key = X25519PrivateKey.from_private_bytes(_from_hex(values["mask_key"], 32))
+            node._share_key = X25519PrivateKey.from_private_bytes(_from_hex(values["share_key"], 32))
+            node._self_secret = _from_hex(values["self_secret"], 32)
             node._peers = {name: m.Advertise.model_validate(keys) for name, keys in values["peers"].items()}
-            own = values["own_shares"]
-            node._own_shares = None if own is None else (bytes.fromhex(own[0]), bytes.fromhex(own[1]))
+            node._own_shares = None if values["own_shares"] is None else _two_shares(values["own_shares"])
             node._agreed = {name: node._agree(name, keys) for name, keys in node._peers.items()}
-            node._shares = {
-                name: (bytes.fromhex(of_key), bytes.fromhex(of_secret))
-                for name, (of_key, of_secret) in values["shares"].items()
-            }
+            node._shares = {name: _two_shares(both) for name, both in values["shares"].items()}
             node._masked = {int(chunk): digest for chunk, digest in values["masked"].items()}
             node._survivors = tuple(values["survivors"])
             node._answered = {k: (q, base64.b64decode(a)) for k, (q, a) in values["answered"].items()}
@@ -487,3 +488,15 @@ def _public(key: X25519PrivateKey) -> bytes:
 
 def _private(key: X25519PrivateKey) -> bytes:
     return key.private_bytes_raw()
+
+
+def _from_hex(text: str, size: int) -> bytes:
+    blob = bytes.fromhex(text)
+    if len(blob) != size:
+        raise ValueError("cut or padded")
+    return blob
+
+
+def _two_shares(texts: list[str]) -> tuple[bytes, bytes]:
+    of_key, of_secret = texts
+    return _from_hex(of_key, m.SHARE_BYTES), _from_hex(of_secret, m.SHARE_BYTES)

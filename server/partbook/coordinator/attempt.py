@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeAlias, TypeVar
 
 from flwr.app import RecordDict
 
@@ -33,6 +34,9 @@ from partbook.plan.rounds import RoundPlan
 from partbook.plan.transport import Transport
 from partbook.secagg import messages as m
 from partbook.secagg.coordinator import CoordinatorRound
+
+T = TypeVar("T")
+Close: TypeAlias = Callable[[], T]
 
 
 @dataclass(slots=True)
@@ -70,7 +74,14 @@ class Attempt:
 
     @classmethod
     def resume(cls, path: Path, roster: Roster, key: IdentityKey) -> Attempt | None:
-        """The attempt whose state is at `path`; None where there is none, or its deadline is over."""
+        """The attempt whose state is at `path`; None where there is none, or its deadline is over.
+
+        One that has asked for shares is gone on with whatever the time: members that handed theirs over take part in
+        no other attempt at its round, since two sums of the same updates could differ by a single one.
+
+        Raises:
+            AlteredFile: the state is broken.
+        """
         try:
             data = path.read_bytes()
         except FileNotFoundError:
@@ -89,9 +100,10 @@ class Attempt:
             attempt._ready, attempt._unmasked = head["ready"], head["unmasked"]
             dropped = {member: (kind, why) for member, (kind, why) in head["dropped"].items()}
             attempt.record = AttemptRecord(head["seconds"], dropped)
-        except (ValueError, KeyError, TypeError, PartbookError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, PartbookError) as error:
             raise AlteredFile(f"{path} holds a broken attempt ({error}); remove it to start again.") from error
-        return attempt if time.time() < attempt.plan.deadline else None
+        in_time = time.time() < attempt.plan.deadline
+        return attempt if in_time or attempt.machine.closed(m.CONFIRMED) else None
 
     def run(self, transport: Transport, adapter: bytes | None, timeout: float, tell: Callable[[str], None]) -> None:
         """Do what is left to do of the exchanges; `total` is then the exact sum, or its ciphertext.
@@ -113,7 +125,7 @@ class Attempt:
             replies = transport.exchange(kind, requests, timeout=timeout)
             for member in requests:
                 try:
-                    reply = replies.get(member) or NodeFailed(f"{member} did not answer in {timeout:g} s.")
+                    reply = replies.get(member, NodeFailed(f"{member} did not answer in {timeout:g} s."))
                     if isinstance(reply, Exception):
                         raise reply
                     wire.raise_refusal(reply, member)
@@ -123,36 +135,54 @@ class Attempt:
             self.record.seconds[kind] = self.record.seconds.get(kind, 0.0) + time.monotonic() - began
 
         def exchange(
-            kind: str, answered: str, requests: Mapping[str, bytes], accept: Callable[[str, bytes], None]
-        ) -> None:
-            if not machine.closed(answered):
-                packed = {member: wire.pack([data]) for member, data in requests.items()}
-                ask(kind, packed, lambda member, reply: accept(member, wire.unpack(reply)[0][0]))
-                self._save()
-
-        if not self._ready:
-            content = wire.pack([self.plan_message], [] if adapter is None else [adapter])
-            ask(wire.TRAIN, dict.fromkeys(self.plan.cohort, content), self._accept_ready)
-            if len(self._ready) < self.plan.threshold:
-                raise CohortTooSmall(self._why(f"{len(self._ready)} of {len(self.plan.cohort)} members are ready"))
+            kind: str, answer: str, requests: Mapping[str, bytes], accept: Callable[[str, bytes], None], close: Close[T]
+        ) -> T:
+            """Ask, end the exchange, keep its outcome; what `close` gives is what comes next."""
+            if machine.closed(answer):
+                return close()
+            packed = {member: wire.pack([data]) for member, data in requests.items()}
+            ask(kind, packed, lambda member, reply: accept(member, wire.unpack(reply)[0][0]))
+            following = close()
             self._save()
-        begin = e.write(self._key, e.BEGIN, self.plan.context(), COORDINATOR)
+            return following
+
         try:
-            exchange(wire.ADVERTISE, m.ADVERTISE, dict.fromkeys(self._ready, begin), machine.accept_keys)
-            exchange(wire.SHARE, m.SHARES, machine.ask_share(), machine.accept_shares)
-            inboxes = machine.ask_contribute()
+            if not self._ready:
+                content = wire.pack([self.plan_message], [] if adapter is None else [adapter])
+                ask(wire.TRAIN, dict.fromkeys(self.plan.cohort, content), self._accept_ready)
+                if len(self._ready) < self.plan.threshold:
+                    raise CohortTooSmall(f"{len(self._ready)} of {len(self.plan.cohort)} members are ready")
+                self._save()
+            begin = e.write(self._key, e.BEGIN, self.plan.context(), COORDINATOR)
+            keys = exchange(
+                wire.ADVERTISE,
+                m.ADVERTISE,
+                dict.fromkeys(self._ready, begin),
+                machine.accept_keys,
+                machine.ask_share,
+            )
+            inboxes = exchange(wire.SHARE, m.SHARES, keys, machine.accept_shares, machine.ask_contribute)
             if not machine.closed(m.CONTRIBUTION):
                 self._contributions(inboxes, ask)
-                self._save()
-            exchange(wire.CONFIRM, m.CONFIRMED, machine.ask_confirm(), machine.accept_confirmation)
-            exchange(wire.REVEAL, m.REVEALED, machine.ask_reveal(), machine.accept_reveal)
+            lists = machine.ask_confirm()
+            self._save()
+            requests = exchange(wire.CONFIRM, m.CONFIRMED, lists, machine.accept_confirmation, machine.ask_reveal)
+            exchange(wire.REVEAL, m.REVEALED, requests, machine.accept_reveal, machine.reconstruct)
             if not self._unmasked:
-                machine.reconstruct()
                 self.total.unmask(machine)
                 self._unmasked = True
                 self._save()
         except CohortTooSmall as error:
+            # Nobody who was lost can come back into this attempt: the round is planned anew, under fresh masks. Once
+            # shares were asked for, whoever gave them takes part in no other, so this attempt is gone on with.
+            if not machine.closed(m.CONFIRMED):
+                self.forget()
             raise CohortTooSmall(self._why(str(error))) from error
+
+    @property
+    def revealing(self) -> bool:
+        """Whether shares were asked for: from then on no member takes part in another attempt at this round."""
+        return self.machine.closed(m.CONFIRMED)
 
     def forget(self) -> None:
         """Remove the attempt's state: its round is over."""
@@ -169,21 +199,22 @@ class Attempt:
         ask: Callable[[str, Mapping[str, RecordDict], Callable[[str, RecordDict], None]], None],
     ) -> None:
         """Chunk by chunk from every member; a member's chunks are added when it has sent its last."""
-        held: dict[str, list[bytes]] = {member: [] for member in inboxes}
+        # A coordinator that goes on with an attempt has added whole contributions, and lost the parts of others.
+        done = self.machine.members(m.CONTRIBUTION)
+        held: dict[str, list[bytes]] = {member: [] for member in inboxes if member not in done}
 
         def accept(member: str, reply: RecordDict) -> None:
             (signed,), (blob,) = wire.unpack(reply, blobs=1)
-            index = len(held[member])
-            body = self.machine.accept_contribution(member, signed, blob)
-            if body is None or body.chunk != index:
+            if m.Contribution.of(Message.decode(signed)).chunk != len(held[member]):
                 raise CorruptMessage(f"{member} sent another chunk than the one it was asked for.")
+            self.machine.accept_contribution(member, signed, blob, self.total.check)
             held[member].append(blob)
             if len(held[member]) == self.plan.chunks:
                 for chunk, data in enumerate(held[member]):
                     self.total.add(chunk, data)
                 held[member] = []
 
-        ask(wire.CONTRIBUTE, {member: wire.pack([data]) for member, data in inboxes.items()}, accept)
+        ask(wire.CONTRIBUTE, {member: wire.pack([inboxes[member]]) for member in held}, accept)
         for index in range(1, self.plan.chunks):
             proceed = e.write(self._key, e.PROCEED, self.plan.context(), COORDINATOR, e.Proceed(chunk=index))
             going = [member for member, blobs in held.items() if len(blobs) == index]

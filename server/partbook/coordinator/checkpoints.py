@@ -4,6 +4,7 @@ state/
   adapter.safetensors     the newest global adapter
   round-0007.safetensors  adapter and velocity after round 7
   state.json              which round is newest, the adapter's hash, and the curves so far
+  given-up.json           the last round that was given up for good
   manifest.json           SHA-256 of adapter.safetensors, for whoever takes it away
 """
 
@@ -97,6 +98,19 @@ class Checkpoints:
         digest = hashlib.sha256(final.read_bytes()).hexdigest()
         files = {"adapter.safetensors": {"sha256": digest, "bytes": final.stat().st_size}}
         _replace(self._folder / "manifest.json", _json({"files": files, "about": about}))
+
+    @property
+    def given_up(self) -> int:
+        """The last round that was given up for good after shares were asked for; 0 where none was."""
+        path = self._folder / "given-up.json"
+        try:
+            return int(json.loads(path.read_text())["round"]) if path.exists() else 0
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise AlteredFile(f"{path} is broken ({error}); restore it, or remove it.") from error
+
+    def give_up(self, number: int) -> None:
+        """Never plan this round, or one before it, again."""
+        _replace(self._folder / "given-up.json", _json({"round": number}))
 
     def load(self) -> FederationState | None:
         """The newest state, or None where there is none yet.

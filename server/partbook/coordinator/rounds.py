@@ -9,7 +9,9 @@
         5  keep      checkpoint; a crash from here on repeats nothing
     sealed: at the end the labels endorse the model, and hand it over
 
-Fewer members than the threshold abort the round by name, with the state as it was.
+Fewer members than the threshold abort the round by name, with the state as it was. The next attempt is at the same
+round, with the vectors that members have stored; if shares were asked for already, it is at a round of the next number,
+for which they train anew.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from partbook.coordinator.checkpoints import Checkpoints, FederationState, Round
 from partbook.coordinator.sealed import SealedSums
 from partbook.coordinator.totals import MaskedTotal
 from partbook.coordinator.validation import ValidationSet
-from partbook.errors import ConfigError, CorruptMessage, ForeignSealKey, UnknownModel
+from partbook.errors import CohortTooSmall, ConfigError, CorruptMessage, ForeignSealKey
 from partbook.identity.keys import IdentityKey
 from partbook.identity.roster import Roster
 from partbook.model.adapter import adapter_state, apply_adapter, attach, flatten, state_hash, unflatten
@@ -99,7 +101,7 @@ class Coordinator:
         """
         state = self._checkpoints.load() or self._begin()
         sums = SealedSums(self._config.state / "sums", self._roster, self._key, transport, self._config.timeout)
-        while state.round < self._config.rounds:
+        while len(state.history) <= self._config.rounds:
             state = self._round(state, transport, sums)
         if not self._known(state):
             state = self._release(state, sums)
@@ -115,15 +117,22 @@ class Coordinator:
         return state
 
     def _round(self, state: FederationState, transport: Transport, sums: SealedSums) -> FederationState:
-        began, number, rounds = time.monotonic(), state.round + 1, self._config.rounds
-        attempt = self._attempt(state, number)
+        began, rounds = time.monotonic(), self._config.rounds
+        attempt = self._attempt(state)
         plan = attempt.plan
+        number = plan.round
 
         sealed = plan.mode == "sealed"
-        if sealed and sums.behind(number):
-            sums.catch_up(number - 1, AttemptRecord())
+        if sealed and sums.behind(state.round):
+            sums.catch_up(state.round, AttemptRecord())
         start = None if sealed else state.adapter.astype("<f4").tobytes()
-        attempt.run(transport, start, self._config.timeout, lambda kind: self._tell(Progress(number, rounds, kind)))
+        try:
+            attempt.run(transport, start, self._config.timeout, lambda kind: self._tell(Progress(number, rounds, kind)))
+        except CohortTooSmall:
+            if attempt.revealing:
+                # Whoever revealed answers no second attempt: two sums of the same vectors could differ by just one.
+                self._checkpoints.give_up(number)
+            raise
 
         adapter, velocity, norm = state.adapter, state.velocity, None
         if sealed:
@@ -151,14 +160,17 @@ class Coordinator:
         self._tell(Progress(number, rounds, "done", record))
         return state
 
-    def _attempt(self, state: FederationState, number: int) -> Attempt:
-        """The attempt that was cut off at this round and model, or a new one."""
+    def _attempt(self, state: FederationState) -> Attempt:
+        """The attempt at the next round that was cut off, or a new one."""
         path = self._config.state / "attempt"
         found = Attempt.resume(path, self._roster, self._key)
         model_hash = state.history[-1].adapter_hash
-        if found is not None and (found.plan.round, found.plan.model_hash) == (number, model_hash):
-            return found
-        plan = self._plan(model_hash, number)
+        if found is not None and found.plan.model_hash == model_hash and found.plan.round > state.round:
+            if not found.expired:
+                return found
+            if found.revealing:
+                self._checkpoints.give_up(found.plan.round)
+        plan = self._plan(model_hash, max(state.round, self._checkpoints.given_up) + 1)
         return Attempt(write_plan(self._key, plan), self._roster, self._key, path)
 
     def _plan(self, model_hash: str, number: int) -> RoundPlan:
@@ -189,10 +201,8 @@ class Coordinator:
     def _release(self, state: FederationState, sums: SealedSums) -> FederationState:
         """Take the model of sealed rounds from the labels that endorse it."""
         last = state.history[-1]
-        adapter = sums.release(last.round, last.adapter_hash)
+        adapter = sums.release(last.round, last.adapter_hash, self._like)
         state = dataclasses.replace(state, adapter=adapter)
-        if not self._known(state):
-            raise UnknownModel("The model that the labels handed over is not the one that they endorsed; ask again.")
         self._tell(Progress(last.round, self._config.rounds, "score"))
         scored = dataclasses.replace(last, validation=self._score(adapter))
         state = dataclasses.replace(state, history=(*state.history[:-1], scored))

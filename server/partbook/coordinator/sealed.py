@@ -10,18 +10,29 @@ import hashlib
 import json
 import time
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 from flwr.app import RecordDict
 from numpy.typing import NDArray
+from torch import Tensor
 
 from partbook.coordinator.attempt import Attempt, AttemptRecord
 from partbook.coordinator.totals import SealedTotal
-from partbook.errors import AlteredCiphertext, AlteredFile, CohortTooSmall, NodeFailed, PartbookError
+from partbook.errors import (
+    AlteredCiphertext,
+    AlteredFile,
+    CohortTooSmall,
+    CorruptMessage,
+    NodeFailed,
+    PartbookError,
+    UnknownModel,
+)
 from partbook.identity.keys import IdentityKey
 from partbook.identity.message import COORDINATOR, Message
 from partbook.identity.roster import Roster
+from partbook.model.adapter import state_hash, unflatten
 from partbook.plan import exchanges as e
 from partbook.plan import wire
 from partbook.plan.rounds import RoundPlan
@@ -38,7 +49,7 @@ class SealedSums:
         folder.mkdir(parents=True, exist_ok=True)
 
     def open(self, attempt: Attempt) -> None:
-        """Have the custodian open an attempt's sum for the labels, and keep what it says.
+        """Have the custodian open an attempt's sum for the labels, and keep what it says; once an attempt.
 
         Raises:
             NodeFailed: the custodian is away or declines.
@@ -47,6 +58,9 @@ class SealedSums:
         total, plan = attempt.total, attempt.plan
         assert custodian is not None, "a sealed plan was checked against the roster"
         assert isinstance(total, SealedTotal), "a sealed plan adds up ciphertexts"
+        path = self._path(plan.round)
+        if path.exists() and _read_parts(path)[0] == attempt.plan_message:
+            return
         confirmations = tuple(data.decode() for data in attempt.machine.confirmations())
         parts = [attempt.plan_message]
         for index, blob in enumerate(total.dump()):
@@ -65,7 +79,7 @@ class SealedSums:
             if hashlib.sha256(encrypted).hexdigest() != e.Opened.of(message).sha256:
                 raise AlteredCiphertext("The opened sum is not what the custodian signed; ask for it again.")
             parts += [opened, encrypted]
-        _write_parts(self._path(plan.round), parts)
+        _write_parts(path, parts)
 
     def catch_up(self, plan_round: int, record: AttemptRecord) -> dict[str, str]:
         """Send every member the opened sums that it lacks, up to a round's, in order.
@@ -78,12 +92,15 @@ class SealedSums:
         reached = self._reached()
         members = [member.name for member in self._roster.members]
         hashes: dict[str, str] = {}
-        slowest = min(reached.get(member, 0) for member in members)
-        for number in range(min(slowest + 1, plan_round), plan_round + 1):
+        before = 0
+        for number in self._opened(plan_round):
             parts = _read_parts(self._path(number))
             plan = e.read_plan(parts[0], self._roster)
             content = wire.pack([parts[0], *parts[1::2]], parts[2::2])
-            behind = [m for m in members if number in (reached.get(m, 0) + 1, plan_round)]
+            behind = [m for m in members if reached.get(m, 0) == before or number == plan_round]
+            before = number
+            if not behind:
+                continue
             for member, answer in self._ask(wire.APPLY, dict.fromkeys(behind, content), record, needed=False).items():
                 try:
                     message = Message.decode(wire.unpack(answer)[0][0])
@@ -101,8 +118,12 @@ class SealedSums:
         Raises:
             CohortTooSmall: fewer members than the threshold reached one model.
         """
-        found = Counter(self.catch_up(plan.round, record).values())
+        reached = self.catch_up(plan.round, record)
+        found = Counter(reached.values())
         model, count = found.most_common(1)[0] if found else ("", 0)
+        for member, other in reached.items():
+            if other != model:
+                record.dropped.setdefault(member, (wire.APPLY, f"{member} reached another model, {other[:12]}…"))
         if count < plan.threshold:
             raise CohortTooSmall(
                 f"Round {plan.round}: {count} labels reached one model, {plan.threshold} are needed. "
@@ -111,12 +132,22 @@ class SealedSums:
         return model
 
     def behind(self, number: int) -> bool:
-        """Whether any member has yet to take the step of a round before this one."""
+        """Whether any member has yet to take the step of this round."""
         reached = self._reached()
-        return any(reached.get(member.name, 0) < number - 1 for member in self._roster.members)
+        return any(reached.get(member.name, 0) < number for member in self._roster.members)
 
-    def release(self, number: int, model_hash: str) -> NDArray[np.float32]:
+    def _opened(self, last: int) -> list[int]:
+        """The rounds whose opened sums are kept, up to `last`, in order."""
+        numbers = sorted(int(path.stem.removeprefix("round-")) for path in self._folder.glob("round-*.opened"))
+        return [number for number in numbers if number <= last]
+
+    def release(self, number: int, model_hash: str, like: Mapping[str, Tensor]) -> NDArray[np.float32]:
         """Ask the labels to endorse the model after a round, and take it from the first that hands it over.
+
+        Args:
+            number: the round.
+            model_hash: `state_hash` of the adapter after it.
+            like: an adapter state that gives names and shapes.
 
         Raises:
             CohortTooSmall: fewer labels than the threshold endorse it.
@@ -144,11 +175,25 @@ class SealedSums:
         body = e.Publish(endorsements=tuple(endorsed.values()))
         content = wire.pack([plan_message, e.write(self._key, e.PUBLISH, plan.context(), COORDINATOR, body)])
         for member in endorsed:
-            answers = self._ask(wire.PUBLISH, {member: content}, record, needed=False)
-            for answer in answers.values():
-                _, (adapter,) = wire.unpack(answer, blobs=1)
-                return np.frombuffer(adapter, dtype="<f4").astype(np.float32)
+            for answer in self._ask(wire.PUBLISH, {member: content}, record, needed=False).values():
+                try:
+                    return self._released(member, answer, plan, model_hash, like)
+                except PartbookError as error:
+                    record.dropped.setdefault(member, (wire.PUBLISH, str(error)))
         raise NodeFailed("No label handed the model over. " + "; ".join(why for _, why in record.dropped.values()))
+
+    def _released(
+        self, member: str, answer: RecordDict, plan: RoundPlan, model_hash: str, like: Mapping[str, Tensor]
+    ) -> NDArray[np.float32]:
+        (signed,), (blob,) = wire.unpack(answer, blobs=1)
+        public = self._roster.member(member).identity
+        Message.decode(signed).check(public, e.PUBLISHED, plan.context(), member)
+        if len(blob) % 4:
+            raise CorruptMessage(f"{member} handed over {len(blob)} bytes, which are no float32 numbers.")
+        adapter = np.frombuffer(blob, dtype="<f4").astype(np.float32)
+        if state_hash(unflatten(adapter, like)) != model_hash:
+            raise UnknownModel(f"{member} handed over another model than the one that it endorsed.")
+        return adapter
 
     def _ask(
         self, kind: str, contents: dict[str, RecordDict], record: AttemptRecord, *, needed: bool = True

@@ -17,6 +17,10 @@ from partbook.secagg.rings import CHUNK
 class Total(Protocol):
     """A sum in the making, by chunk."""
 
+    def check(self, chunk: int, blob: bytes) -> None:
+        """Return if `blob` is a chunk that `add` takes; raises what `add` would."""
+        ...
+
     def add(self, chunk: int, blob: bytes) -> None:
         """Add one contribution's chunk, which was checked against its signature.
 
@@ -46,6 +50,10 @@ class MaskedTotal:
         """Zero."""
         self._ring = plan.ring
         self.chunks = [np.zeros(size, dtype=np.uint32) for size in chunk_sizes(plan)]
+
+    def check(self, chunk: int, blob: bytes) -> None:
+        """See `Total`."""
+        self._ring.from_bytes(blob, len(self.chunks[chunk]))
 
     def add(self, chunk: int, blob: bytes) -> None:
         """See `Total`."""
@@ -78,8 +86,12 @@ class SealedTotal:
 
     def __init__(self, plan: RoundPlan) -> None:
         """Nothing yet."""
-        self._sizes = chunk_sizes(plan)
+        self._sizes, self._seal_key = chunk_sizes(plan), plan.seal_key
         self.chunks = [SealedSum(size, plan.seal_key) for size in self._sizes]
+
+    def check(self, chunk: int, blob: bytes) -> None:
+        """See `Total`."""
+        SealedSum(self._sizes[chunk], self._seal_key).add(blob)
 
     def add(self, chunk: int, blob: bytes) -> None:
         """See `Total`."""

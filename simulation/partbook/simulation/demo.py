@@ -1,9 +1,9 @@
 """The main job on one machine: four labels, real audio files, rounds, a release, three pieces and a report.
 
 Stages, each skipped where its result is already there: play the labels' recordings and the public validation set;
-ingest them, each label into its own vault under its own key; run the rounds; sign a release; write three pieces
-with it; report. Everything that belongs to a label lies in that label's folder, and what its node may send is what
-`partbook.plan.wire` allows.
+ingest them, each label into its own vault under its own key; run the rounds, masked and sealed; sign a release;
+write three pieces with it; report. Everything that belongs to a label lies in that label's folder, and what its node
+may send is what `partbook.plan.wire` allows.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from symusic.core import ScoreTick
 
-from partbook.coordinator.checkpoints import Checkpoints, FederationState
+from partbook.coordinator.checkpoints import Checkpoints, RoundRecord
 from partbook.coordinator.rounds import Progress
 from partbook.coordinator.validation import ValidationSet, write_validation
 from partbook.errors import GenerationError, InputError
@@ -36,11 +36,13 @@ from partbook.music.notes import Notes
 from partbook.music.recording import Recording
 from partbook.music.tokens import Tokenizer, notes_of
 from partbook.node.label import NodeConfig
-from partbook.plan.federation import FederationConfig, ServerStep
-from partbook.plan.rounds import LocalTraining
+from partbook.plan.federation import FederationConfig
+from partbook.plan.rounds import LocalTraining, Mode, ServerStep, default_threshold
 from partbook.simulation.collections import COLLECTIONS, Work
+from partbook.simulation.drops import Drop
 from partbook.simulation.federation import Traffic, simulate
 from partbook.simulation.labels import choose, record, takes, write_split
+from partbook.simulation.parties import enrol
 from partbook.simulation.pictures import loss_curves, piano_roll
 from partbook.simulation.report import (
     DemoReport,
@@ -48,7 +50,17 @@ from partbook.simulation.report import (
     PieceReport,
     write_report,
 )
-from partbook.simulation.results import DemoLabel, label_report, machine_facts, message_kinds, model_facts
+from partbook.simulation.results import (
+    DemoLabel,
+    doing,
+    exchange_reports,
+    label_report,
+    machine_facts,
+    message_kinds,
+    model_facts,
+    round_reports,
+)
+from partbook.simulation.scoring import RoundScores
 from partbook.vault.analysis import BEATS_PER_BAR
 from partbook.vault.ingest import Workers, ingest
 from partbook.vault.store import Vault
@@ -72,8 +84,10 @@ class DemoOptions:
         piece_seconds: how much music each piece gains.
         rounds: how many.
         training: each node's share of a round.
-        step: the coordinator's.
+        step: what the average update does to the model.
         base: the base model.
+        mode: `masked` or `sealed`.
+        drops: labels that fall away on purpose, as `Drop.parse` reads them.
     """
 
     home: Path
@@ -87,6 +101,8 @@ class DemoOptions:
     training: LocalTraining = TRAINING
     step: ServerStep = STEP
     base: Path = BASE
+    mode: Mode = "sealed"
+    drops: tuple[str, ...] = ()
 
 
 class Watcher(Protocol):
@@ -94,6 +110,10 @@ class Watcher(Protocol):
 
     def stage(self, name: str, total: int) -> None:
         """A stage begins; it has `total` steps."""
+        ...
+
+    def now(self, what: str) -> None:
+        """What is being done."""
         ...
 
     def step(self, what: str) -> None:
@@ -126,7 +146,8 @@ class Demo:
     """One run of the demo. `run` does everything; the methods it calls are its stages."""
 
     def __init__(self, options: DemoOptions, watcher: Watcher) -> None:
-        """Raises InputError if the results folder exists already."""
+        """Raises InputError if the results folder exists already, ConfigError if a drop is of nobody."""
+        self._drops = tuple(Drop.parse(text, [c.label for c in COLLECTIONS]) for text in options.drops)
         if options.out.exists():
             raise InputError(f"{options.out} exists already; choose another folder for this run's results.")
         self._options, self._watch = options, watcher
@@ -138,7 +159,23 @@ class Demo:
         vaults = options.home / f"base-{self._base_hash[:8]}"
         self._public = vaults / f"public-{options.heldout}x{options.seconds:g}s"
         home = vaults / f"seed-{options.seed}-{size}"
-        self._labels = [DemoLabel(c, home / c.label.lower().replace(" ", "-")) for c in COLLECTIONS]
+        self._labels = [DemoLabel(c, home / _folder(c.label)) for c in COLLECTIONS]
+        # A label is one party whatever it has recorded, so its keys do not lie with one seed's vault.
+        self._parties = enrol(
+            options.home, FEDERATION, {c.label: options.home / "labels" / _folder(c.label) for c in COLLECTIONS}
+        )
+        self._config = FederationConfig(
+            roster=self._parties.roster,
+            key=self._parties.coordinator,
+            seal_key=self._parties.seal_key,
+            mode=options.mode,
+            rounds=options.rounds,
+            base=options.base,
+            state=options.out / "coordinator",
+            validation=self._public / "validation",
+            training=options.training,
+            step=options.step,
+        )
 
     def run(self) -> DemoResult:
         """Do it all."""
@@ -148,10 +185,10 @@ class Demo:
         with Workers() as workers:
             self._ingest(workers)
             validation = self._validate_set(workers)
-        traffic, state = self._rounds()
-        release = self._release(state)
+        traffic, history = self._rounds(validation)
+        release = self._release(history)
         pieces = self._compose(release, validation)
-        return self._report(validation, traffic, state, release, pieces)
+        return self._report(validation, traffic, history, release, pieces)
 
     def _play(self) -> None:
         options = self._options
@@ -205,67 +242,63 @@ class Demo:
                 write_validation(folder, label.name, heard)
         return ValidationSet.read(folder)
 
-    def _rounds(self) -> tuple[Traffic, FederationState]:
-        options = self._options
+    def _rounds(self, validation: ValidationSet) -> tuple[Traffic, tuple[RoundRecord, ...]]:
+        options, parties, config = self._options, self._parties, self._config
         for label in self._labels:
             label.journal.unlink(missing_ok=True)
-        config = FederationConfig(
-            name=FEDERATION,
-            members=tuple(label.name for label in self._labels),
-            rounds=options.rounds,
-            base=options.base,
-            state=options.out / "coordinator",
-            validation=self._public / "validation",
-            training=options.training,
-            step=options.step,
-        )
+        # What a party remembers of a round lies with this run: asked about a round again, it would refuse.
         nodes = {
-            label.name: NodeConfig(
-                label.name,
-                label.vault,
-                label.journal,
-                base=options.base,
-                seed=options.seed,
-                allow_clear_sums=True,
+            label.name: parties.node(
+                NodeConfig(
+                    label.name,
+                    label.vault,
+                    parties.roster,
+                    parties.folders[label.name] / "identity.pem",
+                    state=options.out / "nodes" / _folder(label.name),
+                    journal=label.journal,
+                    base=options.base,
+                    seed=options.seed,
+                )
             )
             for label in self._labels
         }
+        custodian = None
+        if config.mode == "sealed":
+            custodian = dataclasses.replace(parties.custodian, record=options.out / "custodian" / "opened.json")
+        scores = RoundScores(validation, options.base, nodes, options.rounds)
 
         def on_progress(progress: Progress) -> None:
-            if progress.record is not None:
-                scores = progress.record.validation
-                mean = np.mean(list(scores.values()))
-                self._watch.step(f"round {progress.round}: {mean:.3f} nats/token held out")
+            where = f"round {progress.round} of {progress.rounds}"
+            if progress.record is None:
+                self._watch.now(f"{where}: {doing(progress.stage)}")
+            elif found := scores.after(progress.record):
+                self._watch.step(f"{where}: {np.mean(list(found.values())):.3f} nats/token held out")
 
-        with self._stage("Rounds: labels train, the coordinator adds up", options.rounds + 1):
-            traffic = simulate(config, nodes, on_progress=on_progress)
-        state = Checkpoints(config.state, FEDERATION, self._base_hash).load()
-        assert state is not None, "the rounds have just written it"
-        return traffic, state
+        with self._stage("Rounds: labels train, and add up what nobody reads", options.rounds + 1):
+            traffic = simulate(config, nodes, custodian, drops=self._drops, on_progress=on_progress)
+            state = Checkpoints(config.state, FEDERATION, self._base_hash).load()
+            assert state is not None, "the rounds have just written it"
+            if custodian is not None:
+                self._watch.step(f"released by the labels: {np.mean(list(state.history[-1].validation.values())):.3f}")
+        return traffic, scores.filled(state.history)
 
-    def _release(self, state: FederationState) -> Release:
-        out = self._options.out
+    def _release(self, history: Sequence[RoundRecord]) -> Release:
+        options = self._options
         with self._stage("Signing a release", 1):
-            key_path = self._options.home / "coordinator.pem"
-            if key_path.exists():
-                key = IdentityKey.load(key_path)
-            else:
-                self._options.home.mkdir(parents=True, exist_ok=True)
-                key = IdentityKey.generate()
-                key.save(key_path)
-            first, last = state.history[0].validation, state.history[-1].validation
+            key = IdentityKey.load(self._parties.coordinator)
+            first, last = history[0].validation, history[-1].validation
             about = {
-                "name": f"{FEDERATION}, seed {self._options.seed}",
+                "name": f"{FEDERATION}, seed {options.seed}",
                 "training": {
                     "labels": [label.name for label in self._labels],
-                    "rounds": state.round,
+                    "rounds": history[-1].round,
                     "heldout_nats_per_token": {k: {"base": first[k], "after": last[k]} for k in sorted(last)},
                 },
-                "locks": {"masks": False, "seal": False, "noise": False},
+                "locks": {"masks": True, "seal": options.mode == "sealed", "noise": False},
                 "sources": [f"{c.about}, played on {c.instrument}" for c in COLLECTIONS],
             }
-            adapter = out / "coordinator" / "adapter.safetensors"
-            release = pack_release(self._options.base, adapter, out / "release", key, about)
+            adapter = options.out / "coordinator" / "adapter.safetensors"
+            release = pack_release(options.base, adapter, options.out / "release", key, about)
             self._watch.step(release.id[:12])
         return release
 
@@ -333,30 +366,43 @@ class Demo:
         self,
         validation: ValidationSet,
         traffic: Traffic,
-        state: FederationState,
+        history: Sequence[RoundRecord],
         release: Release,
         pieces: list[PieceReport],
     ) -> DemoResult:
         options, out = self._options, self._options.out
-        first, last = state.history[0].validation, state.history[-1].validation
-        labels = tuple(
-            label_report(label, validation.by_label[label.name], traffic, state.history) for label in self._labels
+        first, last = history[0].validation, history[-1].validation
+        labels = tuple(label_report(label, validation.by_label[label.name], traffic, history) for label in self._labels)
+        custodian = self._parties.custodian.name
+        sealed = options.mode == "sealed"
+        parties = (
+            "All four labels, the coordinator and the custodian" if sealed else "All four labels and the coordinator"
         )
         loss_curves(out / "loss-curves.png", [label.curve for label in labels])
         report = DemoReport(
             federation=FEDERATION,
             created=datetime.datetime.now(datetime.UTC).astimezone(),
             seed=options.seed,
-            rounds=state.round,
+            rounds=history[-1].round,
             labels=labels,
             stages=tuple(self._times),
-            locks=Locks(masks=False, seal=False, noise=False, clip_norm=options.training.clip),
-            messages=message_kinds(traffic),
+            locks=Locks(
+                seal=sealed,
+                noise=False,
+                threshold=default_threshold(len(labels)),
+                custodian=custodian if sealed else None,
+                bits=self._config.number_bits,
+                clip_norm=options.training.clip,
+            ),
+            messages=message_kinds(traffic, custodian),
+            history=round_reports(history),
+            exchanges=exchange_reports(traffic, (*(label.name for label in labels), custodian)),
             pieces=tuple(pieces),
             model=model_facts(release, options.base),
             machine=machine_facts(),
             limits=(
-                "All four labels and the coordinator ran in one process on this machine; nothing here tests a network.",
+                f"{parties} ran in one process on this machine, each with its own keys; nothing here tests a network, "
+                "and whoever sits at this machine can open everything on it.",
                 "The recordings are scores from public-domain collections, played by a SoundFont: clean, and far "
                 f"fewer than a label owns. Each label had {options.recordings} of at most {options.seconds:g} seconds.",
                 "Notes are found by a small transcription network; what it mishears, the generator learns.",
@@ -391,6 +437,10 @@ def _written_by(generator: Generator, request: PieceRequest) -> Piece:
         if len(_after(notes_of(piece.score), piece.continues_at)):
             return piece
     raise GenerationError(f"Seed {request.seed} and nine more wrote no notes; train for more rounds.")
+
+
+def _folder(label: str) -> str:
+    return label.lower().replace(" ", "-")
 
 
 def _vault(path: Path) -> Vault:

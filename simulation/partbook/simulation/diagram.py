@@ -1,4 +1,4 @@
-"""A drawing of the federation: each label's house with its audio locked in, and what travels between them.
+"""A drawing of the federation: each label's house with its audio locked in, what travels, and who can read what.
 
 Plain SVG text, made by hand so that it needs no library, scales, prints, and brings its own background.
 """
@@ -22,6 +22,7 @@ _GUTTERS: Final = (36, 62)  # between houses of one row; wider where strands run
 _OVERHANG: Final = 12
 _MARGIN: Final = 48
 _ROW_GAP: Final = 46
+_SUM: Final = "#9AA1AE"  # what comes back: the sum, or the model
 _LANES: Final = 118  # height in which the strands run together
 
 
@@ -57,7 +58,7 @@ def in_bytes(count: float) -> str:
 def federation_svg(
     houses: Sequence[House],
     *,
-    masks: bool,
+    custodian: str | None,
     columns: int = 4,
     standalone: bool = False,
     identifier: str = "federation",
@@ -66,7 +67,7 @@ def federation_svg(
 
     Args:
         houses: the labels, in roster order.
-        masks: whether updates were masked, which changes what the coordinator is said to read.
+        custodian: who opens the sums of sealed rounds; None where they are masked only, and the coordinator reads them.
         columns: houses side by side; 4 suits a screen, 2 a phone.
         standalone: with the XML namespace, to be a file of its own rather than part of a page.
         identifier: prefix of the ids in the drawing; must differ between drawings on one page.
@@ -85,6 +86,7 @@ def federation_svg(
     stage = floor + _LANES
     wide = columns > 2
     height = stage + (136 if wide else 290) + 56
+    sealed = custodian is not None
     centre = width / 2
 
     places = []
@@ -108,14 +110,22 @@ def federation_svg(
         drawn.append(_house(x, y, house, label_colour(index), index))
 
     names = ", ".join(house.name for house in houses)
-    reads = "adds masked updates up and can read only their sum" if masks else "averages the labels' clipped updates"
+    if sealed:
+        way = (
+            "Only masked and sealed updates go to a coordinator, which adds them up without being able to read even "
+            f"the sum. {custodian} opens the sum for the labels"
+        )
+    else:
+        way = (
+            "Only masked updates go to a coordinator, which can read their sum and nothing else of them, and sends the "
+            "shared model back"
+        )
     description = (
-        f"Labels {names} each keep their recordings locked in. Only model updates go to a coordinator, which "
-        f"{reads} and sends the shared model back. A signed generator comes out, from which a composer gets "
-        f"MIDI and WAV."
+        f"Labels {names} each keep their recordings locked in. {way}. A signed generator comes out, from which a "
+        "composer gets MIDI and WAV."
     )
     namespace = ' xmlns="http://www.w3.org/2000/svg"' if standalone else ""
-    below = _wide_stage(width, stage, masks) if wide else _tall_stage(width, stage, masks)
+    below = (_wide_stage if wide else _tall_stage)(width, stage, custodian)
     return (
         f'<svg{namespace} viewBox="0 0 {width:.0f} {height:.0f}" role="img" font-family="{SANS}" '
         f'aria-labelledby="{identifier}-title {identifier}-description">'
@@ -124,7 +134,7 @@ def federation_svg(
         f'<rect width="{width:.0f}" height="{height:.0f}" rx="18" fill="{PAPER}"/>'
         f'<rect x="1" y="1" width="{width - 2:.0f}" height="{height - 2:.0f}" rx="17" fill="none" '
         f'stroke="{RULE}"/>'
-        f"{''.join(strands)}{''.join(drawn)}{below}{_legend(width, height)}</svg>"
+        f"{''.join(strands)}{''.join(drawn)}{below}{_legend(width, height, sealed)}</svg>"
     )
 
 
@@ -191,9 +201,9 @@ def _padlock(x: float, y: float, colour: str) -> str:
 
 
 def _strand(x: float, start: float, lane: float | None, floor: float, goal: float, stage: float, colour: str) -> str:
-    """Two lines between a house and the coordinator: its updates down, in colour; the model up, in grey."""
+    """Two lines between a house and the coordinator: its updates down, in colour; what comes back, in grey."""
     lines = []
-    for shift, stroke, down in ((-7.0, colour, True), (7.0, "#9AA1AE", False)):
+    for shift, stroke, down in ((-7.0, colour, True), (7.0, _SUM, False)):
         begin, end = start + (3 if down else 12), stage - (11 if down else 3)
         if lane is None:
             way = f"M{x + shift:.1f} {begin:.1f}"
@@ -216,24 +226,29 @@ def _strand(x: float, start: float, lane: float | None, floor: float, goal: floa
     return "".join(lines)
 
 
-def _coordinator(x: float, y: float, width: float, masks: bool) -> str:
-    averaging = ("averages the clipped updates", "and steps the shared adapter")
-    lines = ("adds the masked updates up,", "reads only their sum") if masks else averaging
+def _box(x: float, y: float, width: float, fill: str, soft: str, name: str, lines: tuple[str, str]) -> str:
+    middle = x + width / 2
     return (
-        f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="104" rx="14" fill="{INK}"/>'
-        + _text(x + width / 2, y + 38, "Coordinator", 22, fill="#FFFFFF", weight=700, serif=True)
-        + _text(x + width / 2, y + 63, lines[0], 14.5, fill="#D7DCE5")
-        + _text(x + width / 2, y + 83, lines[1], 14.5, fill="#D7DCE5")
+        f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="104" rx="14" fill="{fill}"/>'
+        + _text(middle, y + 38, name, 22, fill="#FFFFFF", weight=700, serif=True)
+        + _text(middle, y + 63, lines[0], 14.5, fill=soft)
+        + _text(middle, y + 83, lines[1], 14.5, fill=soft)
     )
+
+
+def _coordinator(x: float, y: float, width: float, sealed: bool) -> str:
+    masked = ("adds the masked updates up,", "reads only their sum")
+    lines = ("adds masked, sealed updates up,", "cannot read even their sum") if sealed else masked
+    return _box(x, y, width, INK, "#D7DCE5", "Coordinator", lines)
 
 
 def _generator(x: float, y: float, width: float) -> str:
-    return (
-        f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="104" rx="14" fill="{ACCENT}"/>'
-        + _text(x + width / 2, y + 38, "Generator", 22, fill="#FFFFFF", weight=700, serif=True)
-        + _text(x + width / 2, y + 63, "signed release", 14.5, fill="#F1DADD")
-        + _text(x + width / 2, y + 83, "over gRPC or files", 14.5, fill="#F1DADD")
-    )
+    return _box(x, y, width, ACCENT, "#F1DADD", "Generator", ("signed release", "over gRPC or files"))
+
+
+def _custodian(x: float, y: float, width: float, name: str) -> str:
+    lines = ("has the key, opens", "sums for the labels")
+    return _box(x, y, width, "#33503F", "#D5E3DA", _short(name, 16), lines)
 
 
 def _composer(x: float, y: float, width: float) -> str:
@@ -255,21 +270,32 @@ def _composer(x: float, y: float, width: float) -> str:
     )
 
 
-def _arrow(x: float, y: float, dx: float, dy: float) -> str:
-    head = "l-11 -5.5v11Z" if dx else "l-5.5 -11h11Z"
-    stop = f"h{dx - 9:.1f}" if dx else f"v{dy - 9:.1f}"
+def _arrow(x: float, y: float, dx: float, dy: float, colour: str = ACCENT) -> str:
+    """From a point by so much, right or left, or down or up."""
+    way = math.copysign(1, dx or dy)
+    head = f"l{-11 * way:.0f} -5.5v11Z" if dx else f"l-5.5 {-11 * way:.0f}h11Z"
+    stop = f"h{dx - 9 * way:.1f}" if dx else f"v{dy - 9 * way:.1f}"
     return (
-        f'<path d="M{x:.1f} {y:.1f}{stop}" stroke="{ACCENT}" stroke-width="3"/>'
-        f'<path d="M{x + dx:.1f} {y + dy:.1f}{head}" fill="{ACCENT}"/>'
+        f'<path d="M{x:.1f} {y:.1f}{stop}" stroke="{colour}" stroke-width="3"/>'
+        f'<path d="M{x + dx:.1f} {y + dy:.1f}{head}" fill="{colour}"/>'
     )
 
 
-def _wide_stage(width: float, y: float, masks: bool) -> str:
-    """Coordinator in the middle; generator and composer to its right."""
+def _wide_stage(width: float, y: float, custodian: str | None) -> str:
+    """Coordinator in the middle, the custodian to its left, generator and composer to its right."""
     middle, box = width / 2, 300.0
     generator, composer = middle + box / 2 + 52, width - _MARGIN - 144
+    beside = ""
+    if custodian is not None:
+        office, room = middle - box / 2 - 52 - 200, 200.0
+        beside = (
+            _custodian(office, y, room, custodian)
+            + _arrow(middle - box / 2 - 6, y + 40, -40, 0, _SUM)
+            + _arrow(office + room + 6, y + 64, 40, 0, _SUM)
+        )
     return (
-        _coordinator(middle - box / 2, y, box, masks)
+        beside
+        + _coordinator(middle - box / 2, y, box, custodian is not None)
         + _arrow(middle + box / 2 + 6, y + 52, 40, 0)
         + _generator(generator, y, 160)
         + _arrow(generator + 166, y + 52, composer - generator - 172, 0)
@@ -277,23 +303,41 @@ def _wide_stage(width: float, y: float, masks: bool) -> str:
     )
 
 
-def _tall_stage(width: float, y: float, masks: bool) -> str:
-    """Coordinator, and under it generator and composer side by side."""
+def _tall_stage(width: float, y: float, custodian: str | None) -> str:
+    """Coordinator, and under it the custodian, generator and composer side by side."""
     middle, box, below = width / 2, 360.0, y + 104 + 52
+    if custodian is None:
+        return (
+            _coordinator(middle - box / 2, y, box, False)
+            + _arrow(middle - 90, y + 110, 0, 40)
+            + _generator(middle - 190, below, 200)
+            + _arrow(middle + 16, below + 52, 34, 0)
+            + _composer(middle + 60, below, 150)
+        )
+    left = middle - 283
     return (
-        _coordinator(middle - box / 2, y, box, masks)
-        + _arrow(middle - 90, y + 110, 0, 40)
-        + _generator(middle - 190, below, 200)
-        + _arrow(middle + 16, below + 52, 34, 0)
-        + _composer(middle + 60, below, 150)
+        _coordinator(middle - box / 2, y, box, True)
+        + _custodian(left, below, 186, custodian)
+        + _arrow(left + 118, y + 110, 0, 40, _SUM)
+        + _arrow(left + 146, below - 6, 0, -40, _SUM)
+        + _arrow(middle + 20, y + 110, 0, 40)
+        + _generator(left + 210, below, 170)
+        + _arrow(left + 386, below + 52, 34, 0)
+        + _composer(left + 424, below, 142)
     )
 
 
-def _legend(width: float, height: float) -> str:
-    y, first = height - 30, width / 2 - 236
+def _legend(width: float, height: float, sealed: bool) -> str:
+    y = height - 30
+    down, up = ("masked updates, never audio", "the shared model, coming back")
+    if sealed:
+        down, up = ("masked and sealed updates, never audio", "their sum, for the labels only")
+    # Widths are guesses at 7.6 units a letter of this size; a fall-back font may differ.
+    first = width / 2 - (34 + 7.6 * len(down) + 30 + 34 + 7.6 * len(up)) / 2
+    second = first + 34 + 7.6 * len(down) + 30
     return (
         f'<path d="M{first:.1f} {y - 5:.1f}h26" stroke="{label_colour(0)}" stroke-width="3"/>'
-        + _text(first + 34, y, "model updates, never audio", 14, fill=SOFT_INK, anchor="start")
-        + f'<path d="M{first + 262:.1f} {y - 5:.1f}h26" stroke="#9AA1AE" stroke-width="3"/>'
-        + _text(first + 296, y, "the shared model, coming back", 14, fill=SOFT_INK, anchor="start")
+        + _text(first + 34, y, down, 14, fill=SOFT_INK, anchor="start")
+        + f'<path d="M{second:.1f} {y - 5:.1f}h26" stroke="{_SUM}" stroke-width="3"/>'
+        + _text(second + 34, y, up, 14, fill=SOFT_INK, anchor="start")
     )

@@ -52,6 +52,7 @@ class Losses:
         """`members` gives names by node id."""
         self._drops, self._members = drops, members
         self._rounds: Counter[str] = Counter()
+        self._back: set[tuple[str, int]] = set()
 
     def __call__(self, node_id: int, kind: str) -> bool:
         """Whether a message of this kind to this node is lost."""
@@ -60,10 +61,12 @@ class Losses:
             self._rounds[member] += 1
         if kind not in EXCHANGES.values():
             return False
-        place = wire.KINDS.index(kind)
-        return any(
-            drop.member == member
-            and drop.round in (None, self._rounds[member])
-            and wire.KINDS.index(drop.exchange) <= place
+        number, place = self._rounds[member], wire.KINDS.index(kind)
+        down = (member, number) not in self._back and any(
+            drop.member == member and drop.round in (None, number) and wire.KINDS.index(drop.exchange) <= place
             for drop in self._drops
         )
+        if down and kind == wire.APPLY:
+            # A round's own sum is its last message; what comes before the next plan is for catching up.
+            self._back.add((member, number))
+        return down

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from partbook.errors import InputError
 from partbook.music.metrics import MusicFigures
@@ -59,42 +59,111 @@ class LabelReport:
 
 @dataclass(frozen=True, slots=True)
 class Locks:
-    """Which protections of an update were on; None where a number does not apply.
+    """Which protections of an update were on, and how they were set; None where a setting does not apply.
 
     Attributes:
-        masks: secure aggregation: the coordinator reads sums only.
-        seal: sums are encrypted, and opened by custodians only.
+        seal: sums are encrypted to the custodian, who opens them for the labels only.
         noise: differential privacy.
+        threshold: fewest labels whose updates may be summed, whose signatures open a sum, and whose shares take
+            masks off.
+        custodian: who holds the key of the seal.
+        bits: to which each number of an update is rounded.
         clip_norm: largest L2 norm an update may have.
         epsilon, delta: the bound per recording, where noise was on.
+        masks: secure aggregation; there is no run without it.
     """
 
-    masks: bool
     seal: bool
     noise: bool
+    threshold: int
+    custodian: str | None = None
+    bits: int | None = None
     clip_norm: float | None = None
     epsilon: float | None = None
     delta: float | None = None
+    masks: Literal[True] = True
 
 
 @dataclass(frozen=True, slots=True)
 class MessageKind:
-    """One kind of message of the run. A report lists every kind that was sent, without exception.
+    """One kind of message of the run, in one direction. A report lists every kind that was sent, without exception.
 
     Attributes:
-        kind: message type, such as `train.update`.
-        from_node: whether a node sends it; the coordinator does otherwise.
+        kind: message type, such as `query.contribute`.
+        from_party: whether it goes to the coordinator; it comes from the coordinator otherwise.
+        party: who is at the other end: `node`, `custodian` or `node, custodian`.
         holds: in plain words.
-        count: how many, over all nodes.
+        count: how many, over all parties.
         total_bytes: of all of them; `largest_bytes`: of the largest.
     """
 
     kind: str
-    from_node: bool
+    from_party: bool
+    party: str
     holds: str
     count: int
     total_bytes: int
     largest_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class ExchangeReport:
+    """One party's part in one kind of exchange, over the whole run.
+
+    Attributes:
+        kind: message type.
+        name: what happens in it, in a few words.
+        party: a label's name, or the custodian's.
+        messages: answers it gave.
+        bytes_sent, bytes_received: by it, as serialised.
+        seconds: it worked on its answers, all together.
+    """
+
+    kind: str
+    name: str
+    party: str
+    messages: int
+    bytes_sent: int
+    bytes_received: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class DropReport:
+    """A label that fell away in a round.
+
+    Attributes:
+        member: its name.
+        kind: message type of the first exchange that it did not answer.
+        in_sum: whether its update had arrived before, and counts.
+        recovered: what it left behind, and what became of that, in plain words.
+    """
+
+    member: str
+    kind: str
+    in_sum: bool
+    recovered: str
+
+
+@dataclass(frozen=True, slots=True)
+class RoundReport:
+    """One round.
+
+    Attributes:
+        round: counted from 1.
+        members: whose updates are in the sum.
+        dropped: who fell away.
+        seconds: how long it took.
+        model: hash of the adapter after it.
+        exchanges: the coordinator's wall clock of each exchange in seconds, by message type.
+    """
+
+    round: int
+    members: tuple[str, ...]
+    dropped: tuple[DropReport, ...]
+    seconds: float
+    model: str
+    exchanges: Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,10 +216,12 @@ class DemoReport:
         created: when the run ended, with its time zone.
         seed: of everything that was drawn for reproducibility.
         rounds: completed.
-        labels: in roster order.
+        labels: in the order in which they are shown.
         stages: (what, seconds), in order.
         locks: which were on.
         messages: every kind sent.
+        history: every round.
+        exchanges: every party's part in every exchange.
         pieces: what the generator wrote.
         model: what was released.
         machine: (what, value) about the machine and the software.
@@ -165,6 +236,8 @@ class DemoReport:
     stages: tuple[tuple[str, float], ...]
     locks: Locks
     messages: tuple[MessageKind, ...]
+    history: tuple[RoundReport, ...]
+    exchanges: tuple[ExchangeReport, ...]
     pieces: tuple[PieceReport, ...]
     model: ModelFacts
     machine: tuple[tuple[str, str], ...]

@@ -17,6 +17,8 @@ from partbook.music.metrics import MusicFigures, overlap
 from partbook.simulation.diagram import House, federation_svg, in_bytes
 from partbook.simulation.palette import RULE, SOFT_INK, label_colour
 from partbook.simulation.pictures import LabelCurve, note_name
+from partbook.simulation.report_parts import dot, duration, in_words, raw_table, table
+from partbook.simulation.report_protocol import exchanges, locks, messages, rounds
 from partbook.simulation.report_style import STYLE
 
 if TYPE_CHECKING:
@@ -42,8 +44,8 @@ def page(report: DemoReport) -> str:
     """
     title = f"{report.federation}: what the run did"
     sections = (
-        _listen(report), _learnt(report), _left(report), _locks(report), _labels(report), _time(report),
-        _model(report), _limits(report),
+        _listen(report), _learnt(report), locks(report), rounds(report), messages(report), exchanges(report),
+        _labels(report), _time(report), _model(report), _limits(report),
     )  # fmt: skip
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
@@ -85,6 +87,7 @@ def _head(report: DemoReport) -> str:
     sent = sum(label.bytes_sent for label in report.labels)
     better = sum(label.nll_after < label.nll_before for label in report.labels)
     count = len(report.labels)
+    travels = "masked and sealed" if report.locks.seal else "masked"
     houses = [
         House(
             label.name,
@@ -101,21 +104,21 @@ def _head(report: DemoReport) -> str:
         (in_bytes(sent), "of updates and answers sent by all nodes together"),
         (f"{better} of {count}", "labels whose kind of music the generator now predicts better"),
         (
-            _duration(sum(seconds for _, seconds in report.stages)),
+            duration(sum(seconds for _, seconds in report.stages)),
             f"for {report.rounds} rounds and all around them",
         ),
     )
     tiles = "".join(f"<div><dd>{escape(a)}</dd><dt>{escape(b)}</dt></div>" for a, b in facts)
     return (
         f'<header><div class="mark">Partbook</div><h1>{escape(report.federation)}</h1>'
-        f'<p class="lead">{_in_words(count)} label{"s" * (count != 1)} trained one music generator. '
-        "Each kept its recordings on its own machine and sent only changes to a shared model. This page "
+        f'<p class="lead">{in_words(count)} label{"s" * (count != 1)} trained one music generator. '
+        f"Each kept its recordings on its own machine and sent only {travels} changes to a shared model. This page "
         "shows what came out, what travelled, and which protections were on.</p>"
         f'<p class="meta">{escape(report.created.strftime("%d %B %Y, %H:%M %Z").strip(" ,"))} · seed '
         f"{report.seed} · release <code>{escape(report.model.release)}</code></p>"
         f'<dl class="facts">{tiles}</dl>'
-        f'<div class="drawing"><div class="wide">{federation_svg(houses, masks=report.locks.masks)}</div>'
-        f'<div class="tall">{federation_svg(houses, masks=report.locks.masks, columns=2, identifier="phone")}'
+        f'<div class="drawing"><div class="wide">{federation_svg(houses, custodian=report.locks.custodian)}</div>'
+        f'<div class="tall">{federation_svg(houses, custodian=report.locks.custodian, columns=2, identifier="phone")}'
         f"</div></div></header>"
     )
 
@@ -176,7 +179,7 @@ def _figures_table(columns: Sequence[tuple[str, MusicFigures]], pieces: int) -> 
         "<h3>Music, or noise?</h3><p>The same figures of the pieces (without what they were given) and, "
         "as a mean, of the held-out recordings. Notes drawn at random would lie at 60 to 70 % in scale and "
         "3.58 bits of "
-        "entropy.</p>" + _table(("", *(name for name, _ in columns)), rows, caption="Figures of the notes")
+        "entropy.</p>" + table(("", *(name for name, _ in columns)), rows, caption="Figures of the notes")
     )
 
 
@@ -185,14 +188,14 @@ def _learnt(report: DemoReport) -> str:
     for index, label in enumerate(report.labels):
         change = label.nll_after - label.nll_before
         rows.append(
-            f'<tr><th scope="row">{_dot(index)}{escape(label.name)}</th><td '
+            f'<tr><th scope="row">{dot(index)}{escape(label.name)}</th><td '
             f'class="n">{label.nll_before:.4f}</td>'
             f'<td class="n">{label.nll_after:.4f}</td><td class="n '
             f'{"better" if change < 0 else "worse"}">{change:+.4f}</td>'
             f'<td class="n">{label.heldout_recordings:,}</td><td class="n">{label.heldout_tokens:,}</td></tr>'
         )
     panels = "".join(
-        f"<figure><figcaption>{_dot(index)}{escape(label.name)}</figcaption>"
+        f"<figure><figcaption>{dot(index)}{escape(label.name)}</figcaption>"
         f"{_curve(label.curve, label_colour(index))}</figure>"
         for index, label in enumerate(report.labels)
     )
@@ -202,17 +205,24 @@ def _learnt(report: DemoReport) -> str:
             " Dotted: the loss each node saw on its own recordings while training. No message carried it; "
             "this page has it because a demo plays every part on one machine."
         )
+    scored = ""
+    if report.locks.seal:
+        scored = (
+            " Between the first round and the last, the coordinator did not know the model. The demo, which plays "
+            "every part, took it from a label's copy to draw these curves; a real coordinator has the first point "
+            "and the last."
+        )
     return (
         "<h2>Did it learn?</h2><p>Loss is how surprised the model is by music it has never met: the mean "
         "negative log-likelihood of each token, in nats, over public recordings of the same kind that no "
         "one trained on. Lower is better.</p>"
-        + _raw_table(
+        + raw_table(
             ("Label", "Base model", "After the rounds", "Change", "Held-out recordings", "Tokens"),
             rows,
             caption="Held-out loss, nats per token",
         )
         + f'<div class="panels">{panels}</div><p class="note">Solid: held-out loss after each round, from '
-        f"the base model at round 0.{dotted}</p>"
+        f"the base model at round 0.{scored}{dotted}</p>"
     )
 
 
@@ -262,93 +272,17 @@ def _curve(curve: LabelCurve, colour: str) -> str:
     )
 
 
-def _left(report: DemoReport) -> str:
-    kinds = [
-        (
-            kind.kind, "node → coordinator" if kind.from_node else "coordinator → node", kind.holds,
-            f"{kind.count:,}", in_bytes(kind.largest_bytes), in_bytes(kind.total_bytes),
-        )
-        for kind in sorted(report.messages, key=lambda kind: not kind.from_node)
-    ]  # fmt: skip
-    nodes = [
-        (label.name, f"{label.messages:,}", in_bytes(label.bytes_sent), in_bytes(label.bytes_received))
-        for label in report.labels
-    ]
-    return (
-        "<h2>What left the nodes</h2><p>Every kind of message of the run, each one counted. What is not "
-        "in this table was not sent.</p>"
-        + _table(
-            ("Message", "Way", "What it holds", "How many", "Largest", "All together"), kinds,
-            caption="Kinds of messages", words=3,
-        )
-        + _table(("Label's node", "Messages", "Sent", "Received"), nodes, caption="Traffic of each node")
-    )  # fmt: skip
-
-
-def _locks(report: DemoReport) -> str:
-    locks = report.locks
-    parameters = f"{report.model.adapter_parameters:,}"
-    clip = "" if locks.clip_norm is None else (
-        f" Before it left, each update was clipped: its length could not exceed {locks.clip_norm:g}, which "
-        "bounds what a label can change in one round. Clipping alone hides nothing."
-    )  # fmt: skip
-    masks = (
-        "Each update left its node with secret numbers added that cancel only when all are summed. The "
-        "coordinator could read the sum, and not one label's part of it."
-        if locks.masks
-        else "Each update reached the coordinator as it was. Whoever ran the coordinator could read it: "
-        f"{parameters} numbers saying how this label's music would change the model. That is not audio, "
-        "but such numbers can give away what they were computed from. Do not run like this on recordings "
-        "that must stay private."
-    )
-    seal = (
-        "The sums themselves were encrypted. The coordinator added them without reading them; custodians "
-        "opened only the agreed totals."
-        if locks.seal
-        else "Sums were not encrypted, so the coordinator could read what all labels' updates added up to, "
-        "round by round."
-    )
-    bound = ""
-    if locks.epsilon is not None:
-        bound = (
-            f" The bound: ε = {locks.epsilon:.2f}" + ("" if locks.delta is None else f" at δ = {locks.delta:.0e}") + "."
-        )
-    noise = (
-        "Random noise, measured out in advance, was added to every sum, so that what the model could ever "
-        f"reveal about any single recording is limited by proof.{bound}"
-        if locks.noise
-        else "No noise was added. There is no mathematical limit on what the released model could reveal "
-        "about a single recording, and this report claims none."
-    )
-    cards = "".join(
-        f'<section class="card"><span class="state {"on" if on else "off"}">{"ON" if on else "OFF"} in '
-        f"this run</span>"
-        f"<h3>{name}</h3><p>{escape(text)}</p></section>"
-        for name, on, text in (
-            ("Masks", locks.masks, masks),
-            ("Seal", locks.seal, seal),
-            ("Noise", locks.noise, noise),
-        )
-    )
-    return (
-        "<h2>The locks</h2><p>For those who must answer for the recordings. The audio itself, its "
-        "spectrograms and its notes stayed with the label's node; these three locks protect what was "
-        f"<em>learnt</em> from it.{escape(clip)}</p>"
-        f'<div class="locks">{cards}</div>'
-    )
-
-
 def _labels(report: DemoReport) -> str:
     rows = [
         (
-            label.name, label.collection, label.instrument, f"{label.recordings:,}", _duration(label.seconds),
+            label.name, label.collection, label.instrument, f"{label.recordings:,}", duration(label.seconds),
             f"{label.tokens:,}", f"{len(label.refused):,}",
         )
         for label in report.labels
     ]  # fmt: skip
     return (
         "<h2>The labels</h2>"
-        + _table(
+        + table(
             ("Label", "Collection", "Instrument", "Recordings", "Audio", "Tokens", "Files refused"), rows,
             caption="What each node ingested", words=3,
         )
@@ -369,16 +303,16 @@ def _time(report: DemoReport) -> str:
     total = sum(seconds for _, seconds in report.stages)
     longest = max((seconds for _, seconds in report.stages), default=1.0) or 1.0
     rows = [
-        f'<tr><th scope="row">{escape(name)}</th><td class="n">{_duration(seconds)}</td>'
+        f'<tr><th scope="row">{escape(name)}</th><td class="n">{duration(seconds)}</td>'
         f'<td style="width:45%"><span class="bar" '
         f'style="width:{100 * seconds / longest:.1f}%"></span></td></tr>'
         for name, seconds in report.stages
     ]
-    rows.append(f'<tr class="total"><th scope="row">Together</th><td class="n">{_duration(total)}</td><td></td></tr>')
+    rows.append(f'<tr class="total"><th scope="row">Together</th><td class="n">{duration(total)}</td><td></td></tr>')
     machine = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in report.machine)
     return (
         "<h2>Time and machine</h2>"
-        + _raw_table(("Stage", "Time", "Share of the longest"), rows, caption="Wall-clock time of each stage")
+        + raw_table(("Stage", "Time", "Share of the longest"), rows, caption="Wall-clock time of each stage")
         + (f'<dl class="model">{machine}</dl>' if machine else "")
     )
 
@@ -405,10 +339,8 @@ def _model(report: DemoReport) -> str:
 
 def _limits(report: DemoReport) -> str:
     limits = list(report.limits)
-    if not report.locks.masks:
-        limits.insert(0, "Masks were off: the coordinator could read each label's clipped update.")
     if not report.locks.noise:
-        limits.insert(0, "Noise was off: nothing here bounds what the model may reveal about one recording.")
+        limits.insert(0, "There was no noise: nothing here bounds what the model may reveal about one recording.")
     if any(piece.copied_notes is not None for piece in report.pieces):
         limits.append(
             "The search for copied passages finds notes in the same order and rhythm at the same tempo, "
@@ -416,42 +348,3 @@ def _limits(report: DemoReport) -> str:
         )
     items = "".join(f"<li>{escape(limit)}</li>" for limit in limits)
     return f"<h2>What this run does not show</h2><ul>{items}</ul>" if items else ""
-
-
-def _in_words(count: int) -> str:
-    words = ("No", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine", "Ten")
-    return words[count] if count < len(words) else f"{count:,}"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
-
-
-def _dot(index: int) -> str:
-    return f'<span class="dot" style="background:{label_colour(index)}"></span>'
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]], *, caption: str, words: int = 1) -> str:
-    """A table of text whose first column heads its rows; from column `words` on, cells are numbers."""
-    body = []
-    for row in rows:
-        cells = "".join(
-            f"<td{'' if i < words else ' class=n'}>{escape(cell)}</td>" for i, cell in enumerate(row[1:], start=1)
-        )
-        body.append(f'<tr><th scope="row">{escape(row[0])}</th>{cells}</tr>')
-    return _raw_table(head, body, caption=caption, words=words)
-
-
-def _raw_table(head: Sequence[str], rows: Iterable[str], *, caption: str, words: int = 1) -> str:
-    """A table whose rows are HTML already."""
-    heads = "".join(
-        f'<th scope="col"{"" if i < words else " class=n"}>{escape(name)}</th>' for i, name in enumerate(head)
-    )
-    return (
-        f'<div class="scroll" role="region" tabindex="0" '
-        f'aria-label="{escape(caption)}"><table><caption>{escape(caption)}'
-        f"</caption><thead><tr>{heads}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
-    )

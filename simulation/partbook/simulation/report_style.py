@@ -47,6 +47,12 @@ tr.total > * {{ border-bottom: 0; border-top: 2px solid var(--ink); font-weight:
 .panels svg {{ width: 100%; height: auto; display: block }}
 .panels figcaption {{ color: var(--ink); font-weight: 600 }}
 .locks {{ display: grid; grid-template-columns: repeat(3, 1fr); gap: 16px; margin: 18px 0 }}
+.locks dl {{ margin: 0 }} .locks dt {{ font-weight: 700; font-size: 14.5px; margin-top: 10px }}
+.locks dd {{ margin: 0; font-size: 15px; line-height: 1.5 }}
+.costs {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(300px, 1fr)); gap: 16px; margin: 18px 0 8px }}
+.costs figure {{ margin: 0; background: var(--card); border: 1px solid var(--rule); border-radius: 12px; padding: 14px 14px 8px }}
+.costs svg {{ width: 100%; height: auto; display: block }} .costs figcaption {{ color: var(--ink); font-weight: 600 }}
+.keys {{ margin-bottom: 4px }} .keys span {{ margin-right: 1.4em; white-space: nowrap }}
 .state {{ display: inline-block; font-size: 13px; font-weight: 700; letter-spacing: .04em; padding: 2px 10px; border-radius: 99px; margin-bottom: 8px }}
 .on {{ background: #DDEFE6; color: #07523B }}
 .off {{ background: #F7E1DC; color: #7A1F2B }}

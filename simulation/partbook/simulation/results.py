@@ -17,20 +17,70 @@ from partbook.coordinator.checkpoints import RoundRecord
 from partbook.generator.release import Release
 from partbook.music.metrics import figures, typical
 from partbook.music.recording import Recording
+from partbook.plan import wire
 from partbook.simulation.collections import Collection
-from partbook.simulation.federation import Traffic
+from partbook.simulation.federation import Flow, Traffic
 from partbook.simulation.labels import Take
 from partbook.simulation.pictures import LabelCurve
-from partbook.simulation.report import LabelReport, MessageKind, ModelFacts
+from partbook.simulation.report import (
+    DropReport,
+    ExchangeReport,
+    LabelReport,
+    MessageKind,
+    ModelFacts,
+    RoundReport,
+)
 from partbook.vault.ingest import IngestReport
 
+EXCHANGES: Final = {
+    wire.HELLO: "Who is there",
+    wire.TRAIN: "Training",
+    wire.ADVERTISE: "Fresh keys",
+    wire.SHARE: "Shares of secrets",
+    wire.CONTRIBUTE: "Masked update",
+    wire.PROCEED: "Further parts of it",
+    wire.CONFIRM: "List of survivors",
+    wire.REVEAL: "Taking masks off",
+    wire.OPEN: "Opening the sum",
+    wire.APPLY: "Taking the step",
+    wire.ENDORSE: "Agreeing to release",
+    wire.PUBLISH: "Handing it over",
+}
+
+
+def doing(stage: str) -> str:
+    """A stage of `partbook.coordinator.rounds.Progress`, for a person who waits."""
+    return EXCHANGES.get(stage, "Scoring").lower()
+
+
+# What a message of each kind holds, by (kind, whether it goes to the coordinator). All but `query.hello` are signed.
 MEANINGS: Final = {
-    ("query.hello", False): "The question who the node is; empty",
-    ("query.hello", True): "The label's name",
-    ("train", False): "The round's plan, and the global adapter every label starts from",
-    ("train", True): "That training is done: the plan's hash",
-    ("query.contribute", False): "The plan's hash",
-    ("query.contribute", True): "The label's clipped update: one vector of numbers, and the plan's hash",
+    (wire.HELLO, False): "The question who is there; empty",
+    (wire.HELLO, True): "The party's name",
+    (wire.TRAIN, False): "The round's plan: who takes part, from which model, how to train. Where sums are not sealed, "
+    "also the model itself",
+    (wire.TRAIN, True): "That training is done; nothing else",
+    (wire.ADVERTISE, False): "The request for keys",
+    (wire.ADVERTISE, True): "Two public keys, made for this round only",
+    (wire.SHARE, False): "Every label's two public keys",
+    (wire.SHARE, True): "For each other label: shares of two secrets behind this label's masks, encrypted to that "
+    "label",
+    (wire.CONTRIBUTE, False): "The shares that the other labels encrypted to this one",
+    (wire.CONTRIBUTE, True): "The label's clipped and rounded update under its masks; sealed rounds: then encrypted",
+    (wire.PROCEED, False): "The request for the next part of a long update",
+    (wire.PROCEED, True): "That part, masked and sealed like the first",
+    (wire.CONFIRM, False): "The list of labels whose updates arrived",
+    (wire.CONFIRM, True): "The label's signature under that list",
+    (wire.REVEAL, False): "The list again, with enough labels' signatures under it",
+    (wire.REVEAL, True): "One share of each secret that takes masks off the sum",
+    (wire.OPEN, False): "The encrypted sum, and the labels' signatures under the list of those in it",
+    (wire.OPEN, True): "The opened sum, encrypted to the labels; the coordinator cannot read it",
+    (wire.APPLY, False): "The opened sum, encrypted to the labels",
+    (wire.APPLY, True): "The hash of the model that the sum led to",
+    (wire.ENDORSE, False): "The question whether the model with this hash may be released",
+    (wire.ENDORSE, True): "The label's signature that it may",
+    (wire.PUBLISH, False): "Enough labels' signatures that it may",
+    (wire.PUBLISH, True): "The trained part of the model",
 }
 
 
@@ -120,22 +170,87 @@ def _sizes(path: Path) -> dict[str, int]:
         return {name: math.prod(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 (no mapping)
 
 
-def message_kinds(traffic: Traffic) -> tuple[MessageKind, ...]:
-    """Every kind of message there is, with how many crossed and how large they were."""
+def message_kinds(traffic: Traffic, custodian: str) -> tuple[MessageKind, ...]:
+    """Every kind of message that was sent, with how many crossed and how large they were.
+
+    Args:
+        traffic: the run's.
+        custodian: that party's name.
+    """
     found = []
-    for (kind, from_node), meaning in MEANINGS.items():
-        flows = [flow for (_, way, name), flow in traffic.flows.items() if (name, way) == (kind, from_node)]
-        found.append(
-            MessageKind(
-                kind,
-                from_node,
-                meaning,
-                sum(f.messages for f in flows),
-                sum(f.total_bytes for f in flows),
-                max((f.largest_bytes for f in flows), default=0),
+    for kind in wire.KINDS:
+        for inbound in (False, True):
+            flows = {who: f for (who, way, name), f in traffic.flows.items() if (name, way) == (kind, inbound)}
+            if not flows:
+                continue
+            ends = ("node",) * bool(set(flows) - {custodian}) + ("custodian",) * (custodian in flows)
+            found.append(
+                MessageKind(
+                    kind,
+                    inbound,
+                    ", ".join(ends),
+                    MEANINGS[kind, inbound],
+                    sum(f.messages for f in flows.values()),
+                    sum(f.total_bytes for f in flows.values()),
+                    max(f.largest_bytes for f in flows.values()),
+                )
             )
-        )
     return tuple(found)
+
+
+def exchange_reports(traffic: Traffic, parties: Sequence[str]) -> tuple[ExchangeReport, ...]:
+    """Each party's part in each exchange after `query.hello`, in the protocol's order and then the parties'."""
+    found = []
+    for kind in wire.KINDS[1:]:
+        for party in parties:
+            received, sent = (traffic.flows.get((party, inbound, kind), Flow()) for inbound in (False, True))
+            if received.messages:
+                found.append(
+                    ExchangeReport(
+                        kind,
+                        EXCHANGES[kind],
+                        party,
+                        sent.messages,
+                        sent.total_bytes,
+                        received.total_bytes,
+                        sent.seconds,
+                    )
+                )
+    return tuple(found)
+
+
+def round_reports(history: Sequence[RoundRecord]) -> tuple[RoundReport, ...]:
+    """Every round after the state before any."""
+    return tuple(
+        RoundReport(
+            record.round,
+            record.members,
+            tuple(_drop(member, kind, member in record.members) for member, kind in sorted(record.dropped.items())),
+            record.seconds,
+            record.adapter_hash,
+            record.exchanges,
+        )
+        for record in history
+        if record.round
+    )
+
+
+def _drop(member: str, kind: str, in_sum: bool) -> DropReport:
+    if in_sum and kind == wire.APPLY:
+        left = "Its update is in the sum. The step that it did not take, it takes before the next round."
+    elif in_sum:
+        left = (
+            "Its update had arrived and counts. Its own mask was rebuilt from shares that the others held, and taken "
+            "off the sum."
+        )
+    elif kind in (wire.CONTRIBUTE, wire.PROCEED):
+        left = (
+            "Its update is not in the sum, but the others had already masked theirs against it. Those masks were "
+            "rebuilt from shares of its mask key that the others held, and taken off the sum."
+        )
+    else:
+        left = "Its update is not in the sum. It left nothing behind: no other label had masked anything against it."
+    return DropReport(member, kind, in_sum, left)
 
 
 def machine_facts() -> tuple[tuple[str, str], ...]:

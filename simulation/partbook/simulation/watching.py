@@ -47,6 +47,11 @@ class RichWatcher:
         if self._task is not None:
             self._progress.update(self._task, advance=1, what=what[:48])
 
+    def now(self, what: str) -> None:
+        """Say what is being done."""
+        if self._task is not None:
+            self._progress.update(self._task, what=what[:48])
+
     def note(self, text: str) -> None:
         """Print a line above the bars."""
         self._progress.console.print(text)
