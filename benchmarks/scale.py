@@ -129,7 +129,7 @@ def draw(path: Path, rounds: Sequence[WholeRound], samples: Sequence[Sample], co
         "its real neighbours.",
         va="top", fontsize=9.5, color=SOFT_INK,
     )  # fmt: skip
-    with mpl.rc_context({"svg.hashsalt": "scale"}):
+    with mpl.rc_context({"svg.hashsalt": "scale", "svg.fonttype": "none"}):
         figure.savefig(path, metadata={"Date": None}, facecolor="white")
 
 

@@ -592,7 +592,7 @@ def lies(trio: Trio) -> dict[str, tuple[type[PartbookError], RoundPlan, list[byt
     plan, masked = trio.plan("sealed"), trio.plan()
     message, blob = opened(trio, plan)
     other = opened(trio, trio.plan("sealed", nonce="1" * 32))
-    second = trio.plan("sealed", round=2)
+    later = trio.plan("sealed", round=2, model_hash="1" * 64)
     elsewhere = trio.plan("sealed", model_hash="0" * 64)
     flipped = bytes([blob[0] ^ 1]) + blob[1:]
     too_much = np.full(plan.parameters, 3 * plan.grid.span + 1, np.uint32)
@@ -619,7 +619,7 @@ def lies(trio: Trio) -> dict[str, tuple[type[PartbookError], RoundPlan, list[byt
         "too many contributions": (CorruptMessage, plan, *pair(opened(trio, plan, contributions=4))),
         "a sum that nobody's updates give": (ValueOutOfRange, plan, *pair(opened(trio, plan, too_much))),
         "too few slots": (CorruptMessage, plan, *pair(short)),
-        "a later round": (StalePlan, second, *pair(opened(trio, second))),
+        "a round later than the next": (UnknownModel, later, *pair(opened(trio, later))),
         "a round from another model": (UnknownModel, elsewhere, *pair(opened(trio, elsewhere))),
         "a masked plan": (CorruptMessage, masked, [message], [blob]),
         "another roster's plan": (ForgedMember, trio.plan("sealed", roster="0" * 64), [message], [blob]),

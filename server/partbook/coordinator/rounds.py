@@ -166,10 +166,7 @@ class Coordinator:
         found = Attempt.resume(path, self._roster, self._key)
         model_hash = state.history[-1].adapter_hash
         if found is not None and found.plan.model_hash == model_hash and found.plan.round > state.round:
-            if not found.expired:
-                return found
-            if found.revealing:
-                self._checkpoints.give_up(found.plan.round)
+            return found
         plan = self._plan(model_hash, max(state.round, self._checkpoints.given_up) + 1)
         return Attempt(write_plan(self._key, plan), self._roster, self._key, path)
 

@@ -14,20 +14,20 @@ from partbook.simulation.report_parts import brief
 if TYPE_CHECKING:
     from partbook.simulation.report import DemoReport, ExchangeReport
 
-_WIDTH: Final = 360
-_LEFT, _RIGHT = 84, 66  # for names and for numbers
-_BAR: Final = 5.0
+_WIDTH: Final = 340
+_LEFT, _RIGHT = 82, 68  # for names and for numbers
+_BAR: Final = 4.5
 _GAP: Final = 9.0  # between exchanges
-_TOP: Final = 24
+_TOP: Final = 26
 
 
 def exchange_panels(report: DemoReport) -> str:
     """Three panels side by side, or below each other on a phone: sent, received, worked."""
     colours = {label.name: label_colour(index) for index, label in enumerate(report.labels)}
     panels: tuple[tuple[str, str, Callable[[ExchangeReport], float], Callable[[float], str]], ...] = (
-        ("Sent", "bytes of one answer", lambda entry: entry.bytes_sent, in_bytes),
-        ("Received", "bytes of one question", lambda entry: entry.bytes_received, in_bytes),
-        ("Worked", "time over one answer", lambda entry: entry.seconds, brief),
+        ("Sent", "bytes of one message", lambda entry: entry.bytes_sent, in_bytes),
+        ("Received", "bytes of one message", lambda entry: entry.bytes_received, in_bytes),
+        ("Worked", "time over one message", lambda entry: entry.seconds, brief),
     )
     figures = "".join(
         f"<figure><figcaption>{name}: {unit}</figcaption>"
@@ -40,7 +40,7 @@ def exchange_panels(report: DemoReport) -> str:
     )
     return (
         f'<div class="costs">{figures}</div><p class="note keys">{keys}</p><p class="note">Each grey line stands for '
-        "ten times the one to its left. The number is the mean of the bars beside it.</p>"
+        "ten times the one to its left. The number is the mean of all parties' messages.</p>"
     )
 
 
@@ -72,7 +72,8 @@ def _panel(
                 f'<rect x="{_LEFT}" y="{begin + index * _BAR:.1f}" width="{max(across(number), 1.5):.1f}" '
                 f'height="{_BAR - 1:.1f}" rx="1" fill="{colours.get(party, INK)}"/>'
             )
-        mean = sum(number for _, number in row) / len(row)
+        mine = [entry for entry in entries if entry.kind == kind]
+        mean = sum(map(value, mine)) / max(sum(entry.messages for entry in mine), 1)
         parts.append(
             f'<text x="{_WIDTH - 4}" y="{middle + 4:.1f}" text-anchor="end" fill="{INK}">{escape(words(mean))}</text>'
         )
@@ -85,10 +86,10 @@ def _panel(
         if (decade - low) % every == 0:
             lines.append(
                 f'<text x="{x:.1f}" y="{_TOP - 11}" text-anchor="middle" font-size="10.5">'
-                f"{escape(words(10.0**decade))}</text>"
+                f"{escape(words(10.0**decade).replace('.0 ', ' ').replace('.00 ', ' '))}</text>"
             )
     return (
-        f'<svg viewBox="0 0 {_WIDTH} {y:.0f}" role="img" aria-label="{escape(about)}" font-size="12" '
+        f'<svg viewBox="0 0 {_WIDTH} {y:.0f}" role="img" aria-label="{escape(about)}" font-size="12.5" '
         f'fill="{SOFT_INK}">{"".join(lines)}{"".join(parts)}</svg>'
     )
 

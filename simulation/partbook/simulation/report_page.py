@@ -208,9 +208,9 @@ def _learnt(report: DemoReport) -> str:
     scored = ""
     if report.locks.seal:
         scored = (
-            " Between the first round and the last, the coordinator did not know the model. The demo, which plays "
-            "every part, took it from a label's copy to draw these curves; a real coordinator has the first point "
-            "and the last."
+            " Between the base model and the release, the coordinator did not know the model. The demo, which plays "
+            "every part, took it from a label's copy to draw the points between; a real coordinator has only the "
+            "first and the last."
         )
     return (
         "<h2>Did it learn?</h2><p>Loss is how surprised the model is by music it has never met: the mean "

@@ -28,10 +28,10 @@ def duration(seconds: float) -> str:
 
 
 def brief(seconds: float) -> str:
-    """An exchange's time: three figures, in milliseconds below a second."""
+    """An exchange's time, in milliseconds below a second."""
     if seconds >= 0.9995:
-        return f"{seconds:.3g} s" if seconds < 100 else f"{seconds:.0f} s"
-    return f"{1000 * seconds:.3g} ms"
+        return f"{seconds:.2f} s" if seconds < 9.995 else f"{seconds:.1f} s"
+    return f"{1000 * seconds:.1f} ms" if seconds < 0.09995 else f"{1000 * seconds:.0f} ms"
 
 
 def dot(index: int) -> str:

@@ -92,10 +92,9 @@ def _seal(setting: Locks) -> tuple[str, tuple[tuple[str, str], ...]]:
         )
     return (
         "The masked updates were also encrypted, in a way that allows adding without reading. The coordinator added "
-        f"them up blind. Only {setting.custodian or 'the custodian'} has the key that opens the sum. It opened one sum "
-        "a round, and "
-        f"only against the signatures of at least {setting.threshold} labels under the list of those in it, and "
-        "encrypted what it found to the labels again.",
+        f"them up blind. One party alone has the key that opens the sum: {setting.custodian or 'the custodian'}. It "
+        f"opened one sum a round, only against the signatures of at least {setting.threshold} labels under the list "
+        "of those in it, and encrypted what it found to the labels again.",
         (
             ("What it hides", "The sum of the updates, and the model in the making."),
             (
@@ -106,7 +105,7 @@ def _seal(setting: Locks) -> tuple[str, tuple[tuple[str, str], ...]]:
             (
                 "On what assumption",
                 "Nobody who may read the sum, the custodian or a label, passes it on to the coordinator. Even then the "
-                "masks stand: nobody ever had one label's update to open. The encryption (BFV) is set to the public "
+                "masks stand: under its seal, each label's update was masked. The encryption (BFV) is set to the public "
                 "standard's 128-bit level.",
             ),
             (
@@ -154,7 +153,8 @@ def rounds(report: DemoReport) -> str:
     needed = f"A round needs {report.locks.threshold} of the {count} labels at every step, or it ends without a sum."
     if lost:
         said = (
-            f"{in_words(lost)} time{'s' * (lost != 1)} a label fell away during a round. The sum of the others was "
+            f"{'Once' if lost == 1 else 'Twice' if lost == 2 else f'{in_words(lost)} times'} a label fell away during a "
+            "round. The sum of the others was "
             "still exact: masks that a label leaves behind are rebuilt from shares that the others hold of its secrets."
         )
     else:
@@ -200,7 +200,8 @@ def messages(report: DemoReport) -> str:
     ]
     return (
         "<h2>What left the nodes</h2><p>Every kind of message of the run, each one counted. What is not "
-        "in this table was not sent. All but the first are signed, for one round and one plan.</p>"
+        "in this table was not sent. All but the first are signed, for one round and one plan. An "
+        "answer may be a refusal instead, which is an error's name and a sentence.</p>"
         + table(
             ("Message", "Way", "What it holds", "How many", "Largest", "All together"), kinds,
             caption="Kinds of messages", words=3,
