@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,9 +25,23 @@ from partbook.secagg import messages as m
 from partbook.secagg.rings import CHUNK
 from partbook.simulation.palette import INK, LABEL_COLOURS, RULE, SOFT_INK
 
-DROPPED = 0.05  # of the cohort
+DROPPED = 0.04  # of the cohort, at least one
 PICTURE = Path(__file__).parent.parent / "docs" / "images" / "scale.svg"
 TURNS = 3
+
+_SHADES = ("#9CC5E3", "#C9DFF0", "#E6DFD0")
+_SECONDS: Mapping[str, Callable[[Cost], float]] = {
+    "masks": lambda cost: cost.seconds[m.CONTRIBUTION],
+    "keys and shares": lambda cost: cost.seconds[m.ADVERTISE] + cost.seconds[m.SHARES],
+    "survivors' signatures": lambda cost: cost.seconds[m.CONFIRMED] + cost.seconds[m.REVEALED],
+}
+_MEGABYTES: Mapping[str, Callable[[Cost], float]] = {
+    "the masked vector": lambda cost: cost.sent[m.CONTRIBUTION] / 1e6,
+    "keys and shares": lambda cost: (
+        _both(cost, m.ADVERTISE) + _both(cost, m.SHARES) + cost.received[m.CONTRIBUTION] / 1e6
+    ),
+    "survivors' signatures": lambda cost: _both(cost, m.CONFIRMED) + _both(cost, m.REVEALED),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +56,10 @@ class Sample:
     members: int
     degree: int
     cost: Cost
+
+
+def _both(cost: Cost, exchange: str) -> float:
+    return (cost.received[exchange] + cost.sent[exchange]) / 1e6
 
 
 def dropouts(members: int) -> int:
@@ -101,68 +119,82 @@ def show_round(done: WholeRound) -> None:
 
 
 def draw(path: Path, rounds: Sequence[WholeRound], samples: Sequence[Sample], complete: Sequence[Sample]) -> None:
-    """Draw cost of a node over the size of the cohort: CPU time at the left, bytes at the right."""
+    """Draw what a round costs a node over the size of its cohort: CPU time at the left, bytes at the right."""
     import matplotlib as mpl
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9.6, 4.1))
+    figure = Figure(figsize=(9.6, 4.3))
     FigureCanvasSVG(figure)
-    left, right = figure.subplots(1, 2)
-    figure.subplots_adjust(left=0.065, right=0.985, top=0.74, bottom=0.125, wspace=0.2)
+    axes_of_time, axes_of_bytes = figure.subplots(1, 2)
+    figure.subplots_adjust(left=0.04, right=0.965, top=0.735, bottom=0.12, wspace=0.14)
     whole = [Sample(done.members, done.degree, done.node) for done in rounds]
     everybody = sorted([*(s for s in samples if s.members <= graph.COMPLETE), *complete], key=lambda s: s.members)
-    for axes, heading, value in (
-        (left, "CPU seconds of one node in a round", lambda sample: sample.cost.total),
-        (right, "MB that one node sends and receives", _megabytes),
+    for axes, heading, layers in (
+        (axes_of_time, "CPU seconds of one node in a round", _SECONDS),
+        (axes_of_bytes, "MB that one node receives and sends in a round", _MEGABYTES),
     ):
-        _panel(axes, heading, [(s.members, value(s)) for s in samples], [(s.members, value(s)) for s in everybody])
-        axes.plot([s.members for s in whole], [value(s) for s in whole], "o", color=LABEL_COLOURS[0], markersize=5.5)
-    masking = [(s.members, s.cost.seconds[m.CONTRIBUTION]) for s in samples]
-    left.plot(*zip(*masking, strict=True), color=LABEL_COLOURS[0], linewidth=1.2, linestyle=(0, (1, 1.6)))
-    _name(left, *masking[-1], "masking alone", LABEL_COLOURS[0], above=False)
-    figure.text(0.018, 0.965, "What a label pays for a larger choir", va="top", fontfamily="serif", fontweight="bold",
-                fontsize=14, color=INK)  # fmt: skip
-    figure.text(
-        0.018, 0.895,
-        "A masked round of a million parameters. Dots: whole rounds, played to the exact sum; lines: one node among "
-        "its real neighbours.",
-        va="top", fontsize=9.5, color=SOFT_INK,
-    )  # fmt: skip
+        _panel(axes, heading, layers, samples, everybody, whole)
+    heading: dict[str, Any] = {"fontfamily": "serif", "fontweight": "bold", "fontsize": 14, "color": INK}
+    figure.text(0.018, 0.965, "What a larger cohort costs each of its members", va="top", **heading)
+    for height, text in (
+        (0.895, "A masked round of a million parameters on one core. Areas: one node, measured among the "
+                "neighbours it really has;"),
+        (0.853, "dots: the mean of whole rounds that were played to the exact sum; dashed: if everybody masked with "
+                "everybody."),
+    ):  # fmt: skip
+        figure.text(0.018, height, text, va="top", fontsize=9, color=SOFT_INK)
     with mpl.rc_context({"svg.hashsalt": "scale", "svg.fonttype": "none"}):
         figure.savefig(path, metadata={"Date": None}, facecolor="white")
 
 
-def _panel(axes: Any, heading: str, ours: list[tuple[int, float]], complete: list[tuple[int, float]]) -> None:
-    axes.set_title(heading, fontsize=10, color=INK, loc="left", fontweight="bold", pad=8)
-    axes.set_xscale("log")
-    axes.plot(*zip(*complete, strict=True), color=LABEL_COLOURS[1], linewidth=1.6, linestyle=(0, (4, 2)), zorder=1)
-    axes.plot(*zip(*ours, strict=True), color=LABEL_COLOURS[0], linewidth=2.2, solid_capstyle="round")
-    roof = 2.2 * max(value for _, value in ours)
-    axes.set_ylim(0, roof)
-    axes.set_xlim(ours[0][0] * 0.85, ours[-1][0] * 1.25)
-    axes.annotate(
-        f"everybody with everybody:\n{complete[-1][1]:.0f} at {complete[-1][0]:,}", (0.47, 0.93),
-        xycoords="axes fraction", ha="right", va="top", fontsize=8.5, color=LABEL_COLOURS[1],
+def _panel(
+    axes: Any,
+    heading: str,
+    layers: Mapping[str, Callable[[Cost], float]],
+    samples: Sequence[Sample],
+    everybody: Sequence[Sample],
+    whole: Sequence[Sample],
+) -> None:
+    def all_of(sample: Sample) -> float:
+        return sum(value(sample.cost) for value in layers.values())
+
+    members = [sample.members for sample in samples]
+    most, top = members[-1], all_of(samples[-1])
+    heights = [[value(sample.cost) for sample in samples] for value in layers.values()]
+    axes.stackplot(members, *heights, colors=_SHADES, linewidth=0)
+    axes.plot(
+        [s.members for s in everybody], [all_of(s) for s in everybody], color=LABEL_COLOURS[1], linewidth=1.6,
+        linestyle=(0, (4, 2)),
     )  # fmt: skip
-    _name(axes, *ours[-1], f"k neighbours: {ours[-1][1]:.1f}", LABEL_COLOURS[0], above=True)
+    axes.plot(
+        [s.members for s in whole], [all_of(s) for s in whole], "o", color=INK, markersize=4.5, clip_on=False, zorder=5
+    )
+    base = 0.0
+    for name, column in zip(layers, heights, strict=True):
+        if column[-1] > 0.05 * top:  # else the name would not fit into its layer
+            axes.annotate(
+                name, (0.985 * most, base + 0.5 * column[-1]), ha="right", va="center", fontsize=8.5, color=INK
+            )
+        base += column[-1]
+    axes.annotate(
+        f"{top:.1f}", (most, top), xytext=(0, 4), textcoords="offset points", ha="right", va="bottom", fontsize=9,
+        fontweight="bold", color=INK,
+    )  # fmt: skip
+    axes.set_ylim(0, 1.35 * top)
+    axes.set_xlim(0, most)
+    if everybody:
+        last = everybody[-1]
+        axes.annotate(
+            f"everybody with everybody: {all_of(last):.1f} at {last.members:,}", (0.2, 0.97), xycoords="axes fraction",
+            va="top", fontsize=8.5, color=LABEL_COLOURS[1],
+        )  # fmt: skip
+    axes.set_title(heading, fontsize=10, color=INK, loc="left", fontweight="bold", pad=8)
     axes.set_xlabel("members of the cohort", fontsize=8.5, color=SOFT_INK)
-    axes.set_xticks([10, 100, 1000, 10000], ["10", "100", "1,000", "10,000"])
-    axes.minorticks_off()
+    axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(RULE)
     axes.tick_params(length=0, labelsize=8.5, labelcolor=SOFT_INK)
-
-
-def _name(axes: Any, x: float, y: float, text: str, colour: str, *, above: bool) -> None:
-    axes.annotate(
-        text, (x, y), xytext=(0, 7 if above else -7), textcoords="offset points", ha="right",
-        va="bottom" if above else "top", fontsize=8.5, color=colour,
-    )  # fmt: skip
-
-
-def _megabytes(sample: Sample) -> float:
-    return (sum(sample.cost.sent.values()) + sum(sample.cost.received.values())) / 1e6
 
 
 def main(arguments: list[str]) -> int:

@@ -102,6 +102,7 @@ CLIENT_ONLY = {"partbook.node", "partbook.vault", "partbook.training", "onnxrunt
         (("keys", "--help"), SERVER_ONLY | CLIENT_ONLY | {"partbook.simulation"}),
         (("roster", "--help"), SERVER_ONLY | CLIENT_ONLY | {"partbook.simulation"}),
         (("demo", "--help"), set()),
+        (("simulate", "--help"), set()),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )

@@ -6,14 +6,20 @@ import torch
 
 from partbook.coordinator.checkpoints import Checkpoints, FederationState, RoundRecord
 from partbook.errors import AlteredFile, ConfigError
-from partbook.model.adapter import load_adapter
+from partbook.model.adapter import load_adapter, state_hash, unflatten
 
 LIKE = {"x.b": torch.zeros(2, 2), "norm.weight": torch.zeros(3)}
 
 
-def state(rounds: int) -> FederationState:
-    records = tuple(RoundRecord(n, "f" * 64, ("A", "B"), 1.5, 0.1, {"A": 2.0}) for n in range(rounds + 1))
-    return FederationState(np.arange(7, dtype=np.float32) + rounds, np.ones(7, np.float32), records)
+def state(rounds: int, *, known: bool = True) -> FederationState:
+    """A state after so many rounds; in sealed ones the coordinator does not know the newest adapter."""
+    adapter = np.arange(7, dtype=np.float32) + rounds
+    newest = state_hash(unflatten(adapter, LIKE)) if known else "e" * 64
+    records = [
+        RoundRecord(n, "f" * 64, ("A", "B"), 1.5, 0.1, {"A": 2.0}, {"C": "query.share"}, {"train": 2.5})
+        for n in range(rounds)
+    ]
+    return FederationState(adapter, np.ones(7, np.float32), (*records, RoundRecord(rounds, newest, ("A", "B"))))
 
 
 def test_the_newest_state_comes_back(tmp_path: Path) -> None:
@@ -26,6 +32,27 @@ def test_the_newest_state_comes_back(tmp_path: Path) -> None:
     assert found.history == state(1).history
     assert np.array_equal(found.adapter, state(1).adapter)
     assert load_adapter(tmp_path / "adapter.safetensors")["norm.weight"].tolist() == [1, 2, 3]
+
+
+def test_an_adapter_that_the_coordinator_does_not_know_is_not_written_out(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, "trio", "base")
+    checkpoints.save(state(1, known=False), LIKE)
+    assert not (tmp_path / "adapter.safetensors").exists()
+    assert not (tmp_path / "manifest.json").exists()
+    found = checkpoints.load()
+    assert found is not None
+    assert found.history == state(1, known=False).history
+
+
+def test_a_round_that_was_given_up_is_remembered(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, "trio", "base")
+    assert checkpoints.given_up == 0
+    checkpoints.give_up(4)
+    assert Checkpoints(tmp_path, "trio", "base").given_up == 4
+    for text in ("", "{", "[]", "{}", '{"round": "x"}'):
+        (tmp_path / "given-up.json").write_text(text)
+        with pytest.raises(AlteredFile, match="given-up"):
+            _ = checkpoints.given_up
 
 
 def test_a_crash_between_files_leaves_the_round_before(tmp_path: Path) -> None:

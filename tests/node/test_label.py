@@ -406,7 +406,9 @@ def label_slots(trio: Trio, folder: Path, plan: RoundPlan, played: Play, blob: b
     return np.frombuffer(e.decrypt_sum(unwrapped, plan.context(), 0, encrypted), "<u8")
 
 
-def opened_by_the_custodian(trio: Trio, folder: Path, plan: RoundPlan, played: Play, blob: bytes) -> tuple[bytes, bytes]:
+def opened_by_the_custodian(
+    trio: Trio, folder: Path, plan: RoundPlan, played: Play, blob: bytes
+) -> tuple[bytes, bytes]:
     confirmations = tuple(text.decode() for text in played.machine.confirmations())
     body = e.Open(survivors=MEMBERS, confirmations=confirmations, chunk=0, sha256=hashlib.sha256(blob).hexdigest())
     return trio.custodian(folder / "office").open(trio.signed(plan), trio.say(e.OPEN, plan, body), blob)

@@ -21,7 +21,7 @@ from partbook.model.checkpoint import load_tokenizer
 from partbook.music.mel import memory_before
 from partbook.music.tokens import HIGHEST_PITCH, LOWEST_PITCH, notes_of
 from partbook.simulation.collections import COLLECTIONS
-from partbook.simulation.demo import heard_clip
+from partbook.simulation.three_pieces import heard_clip
 
 ROOT = Path(__file__).parent.parent.parent
 CODE = """
@@ -32,10 +32,10 @@ from partbook.simulation.demo import Demo, DemoOptions
 from partbook.simulation.watching import RichWatcher
 import sys
 if __name__ == "__main__":
-    home, out = map(Path, sys.argv[1:])
+    home, out = map(Path, sys.argv[1:3])
     options = DemoOptions(
         home=home, out=out, recordings=3, heldout=1, seconds=20, rounds=2, piece_seconds=20,
-        training=LocalTraining(steps=4, batch=3, learning_rate=5e-3, clip=5.0),
+        training=LocalTraining(steps=4, batch=3, learning_rate=5e-3, clip=5.0), drops=tuple(sys.argv[3:]),
     )
     with RichWatcher(Console()) as watcher:
         Demo(options, watcher).run()
@@ -49,9 +49,9 @@ def script(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def run(script: Path, out: Path) -> str:
+def run(script: Path, out: Path, *drops: str) -> str:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(script), str(script.parent / "home"), str(out)]
+    command = [sys.executable, str(script), str(script.parent / "home"), str(out), *drops]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -97,11 +97,55 @@ def test_the_report_holds_every_label_and_says_which_locks_were_on(folder: Path)
         assert label["recordings"] == 3
         assert label["nll_before"] > 0
         assert label["bytes_sent"] > 0
-    assert report["locks"]["masks"] is False
+    locks = report["locks"]
+    assert (locks["masks"], locks["seal"], locks["noise"], locks["threshold"]) == (True, True, False, 3)
+    assert open_release(folder / "release", signer=None).about["locks"] == {"masks": True, "seal": True, "noise": False}
     html = (folder / "report.html").read_text()
     assert not re.search(r"""(?:src|href)=["']https?:""", html)
     for collection in COLLECTIONS:
         assert collection.label in html
+
+
+def test_every_round_is_scored_although_the_coordinator_knows_the_model_only_at_the_end(folder: Path) -> None:
+    report = json.loads((folder / "report.json").read_text())
+    kept = json.loads((folder / "coordinator" / "state.json").read_text())["history"]
+    assert [bool(record["validation"]) for record in kept] == [True, False, True]
+    for label in report["labels"]:
+        curve = label["curve"]["held_out"]
+        assert [number for number, _ in curve] == [0, 1, 2]
+        assert (curve[0][1], curve[-1][1]) == (label["nll_before"], label["nll_after"])
+        assert curve[1][1] != curve[0][1]
+
+
+def test_every_exchange_is_counted_and_timed_for_every_party(folder: Path) -> None:
+    report = json.loads((folder / "report.json").read_text())
+    labels = {label["name"] for label in report["labels"]}
+    parties: dict[str, set[str]] = {}
+    for entry in report["exchanges"]:
+        parties.setdefault(entry["kind"], set()).add(entry["party"])
+        assert min(entry["messages"], entry["bytes_sent"], entry["bytes_received"], entry["seconds"]) > 0
+    assert parties.pop("query.open") == {"Custodian"}
+    assert len(parties.pop("query.publish")) == 1
+    assert all(party == labels for party in parties.values())
+    for record in report["history"]:
+        assert set(record["exchanges"]) == {*parties, "query.open"} - {"query.endorse"}
+        assert sum(record["exchanges"].values()) <= record["seconds"]
+    sent = {(kind["kind"], kind["from_party"]): kind["total_bytes"] for kind in report["messages"]}
+    for kind in (*parties, "query.open"):
+        entries = [entry for entry in report["exchanges"] if entry["kind"] == kind]
+        assert sum(entry["bytes_sent"] for entry in entries) == sent[kind, True]
+        assert sum(entry["bytes_received"] for entry in entries) == sent[kind, False]
+
+
+def test_every_party_keeps_its_keys_in_its_own_folder(folder: Path, script: Path) -> None:
+    home = script.parent / "home"
+    keys = [home / "coordinator.pem", home / "custodian" / "identity.pem", home / "custodian" / "seal.secret"]
+    for collection in COLLECTIONS:
+        own = home / "labels" / collection.label.lower().replace(" ", "-")
+        keys += [own / "identity.pem", own / "receiving.pem"]
+    assert all(key.stat().st_mode & 0o077 == 0 for key in keys)
+    assert (folder / "custodian" / "opened.json").exists()
+    assert len({key.read_bytes() for key in keys}) == len(keys)
 
 
 def test_the_split_keeps_private_and_public_works_apart(folder: Path) -> None:
@@ -176,7 +220,14 @@ def test_a_clip_is_the_notes_heard_from_a_bar_on_and_the_sound_before_it(folder:
 
 
 def test_a_second_run_hears_nothing_twice_and_ends_with_the_same_model(folder: Path, script: Path) -> None:
+    # Down at `confirm`: its update has arrived by then, so the sum is the same as with nobody down.
     again = folder.parent / "again"
-    run(script, again)
+    run(script, again, "Cremona@confirm:1")
     first, second = ((f / "coordinator" / "adapter.safetensors").read_bytes() for f in (folder, again))
     assert first == second
+    report = json.loads((again / "report.json").read_text())
+    (dropped,) = report["history"][0]["dropped"]
+    assert (dropped["member"], dropped["kind"], dropped["in_sum"]) == ("Cremona", "query.confirm", True)
+    assert len(report["history"][0]["members"]) == 4
+    assert report["history"][1]["dropped"] == []
+    assert dropped["recovered"] in (again / "report.html").read_text()

@@ -1,4 +1,4 @@
-"""The drawing of the federation is valid, complete, and honest about masks."""
+"""The drawing of the federation is valid, complete, and honest about who can read what."""
 
 from __future__ import annotations
 
@@ -19,9 +19,11 @@ def texts(svg):
 
 @pytest.mark.parametrize("columns", [1, 2, 4])
 @pytest.mark.parametrize("count", [1, 3, 4, 7])
-def test_any_number_of_labels_is_drawn_inside_the_frame(columns, count):
+@pytest.mark.parametrize("custodian", [None, "Custodian"])
+def test_any_number_of_labels_is_drawn_inside_the_frame(columns, count, custodian):
     houses = [House(f"House {i}", "Songs", "harp", i) for i in range(count)]
-    root = ElementTree.fromstring(federation_svg(houses, masks=True, columns=columns, standalone=True))  # noqa: S314
+    drawn = federation_svg(houses, custodian=custodian, columns=columns, standalone=True)
+    root = ElementTree.fromstring(drawn)  # noqa: S314
     _, _, width, height = map(float, root.attrib["viewBox"].split())
     names = [element.text for element in root.iter(f"{SVG}text")]
     assert [name for name in names if name.startswith("House ")] == [h.name for h in houses]
@@ -34,28 +36,35 @@ def test_any_number_of_labels_is_drawn_inside_the_frame(columns, count):
 
 
 def test_names_counts_and_bytes_are_shown_as_given():
-    shown = texts(federation_svg(HOUSES, masks=False))
+    shown = texts(federation_svg(HOUSES, custodian=None))
     assert "Label <1> & Sons" in shown
     assert "1,001 recordings stay here" in shown
     assert "1.5 MB out · 2.0 kB in" in shown
 
 
 def test_counts_and_bytes_may_be_left_out():
-    shown = texts(federation_svg([House("A", "Songs", "harp")], masks=False))
+    shown = texts(federation_svg([House("A", "Songs", "harp")], custodian=None))
     assert "its recordings stay here" in shown
     assert not any(" out · " in text for text in shown)
 
 
-def test_masks_change_what_the_coordinator_is_said_to_read():
-    off, on = (" ".join(texts(federation_svg(HOUSES, masks=masks))) for masks in (False, True))
-    assert "averages the clipped updates" in off
-    assert "only their sum" not in off
-    assert "reads only their sum" in on
+@pytest.mark.parametrize("columns", [2, 4])
+def test_the_seal_changes_what_the_coordinator_is_said_to_read_and_brings_the_custodian(columns):
+    drawn = [federation_svg(HOUSES, custodian=who, columns=columns) for who in (None, "Notary <&> Sons")]
+    masked, sealed = (" ".join(texts(svg)) for svg in drawn)
+    assert "reads only their sum" in masked
+    assert "the shared model, coming back" in masked
+    assert "Notary" not in masked
+    assert "cannot read even their sum" in sealed
+    assert "their sum, for the labels only" in sealed
+    assert "Notary <&> Sons" in sealed
+    for svg, words in zip(drawn, ("can read their sum and nothing else", "without being able to read"), strict=True):
+        assert words in svg
 
 
 def test_only_a_file_of_its_own_carries_the_namespace():
-    assert "http" not in federation_svg(HOUSES, masks=True)
-    alone = ElementTree.fromstring(federation_svg(HOUSES, masks=True, standalone=True))  # noqa: S314
+    assert "http" not in federation_svg(HOUSES, custodian="Custodian")
+    alone = ElementTree.fromstring(federation_svg(HOUSES, custodian="Custodian", standalone=True))  # noqa: S314
     assert alone.tag == f"{SVG}svg"
 
 
@@ -81,3 +90,4 @@ def test_the_picture_in_the_readme_shows_the_labels_of_the_demo():
     shown = texts(kept.read_text(encoding="utf-8"))
     for collection in COLLECTIONS:
         assert collection.label in shown
+    assert "Custodian" in shown

@@ -63,3 +63,52 @@ def test_every_message_is_seen_as_bytes_in_both_directions(transport: GridTransp
 
 def test_a_member_that_is_not_there_is_absent_from_the_answers(transport: GridTransport) -> None:
     assert transport.exchange("query.count", {"Nobody": RecordDict()}, timeout=1) == {}
+
+
+def test_some_nodes_may_run_another_app(crossings: list[Crossing]) -> None:
+    other = ClientApp()
+
+    @other.query("hello")
+    def hello_too(message: Message, context: Context) -> Message:
+        return Message(wire.pack_member("Custodian"), reply_to=message)
+
+    nodes = {10: {"member": "Alto"}, 11: {}}
+    with InProcessGrid(app, nodes, others={11: other}, on_crossing=crossings.append) as grid:
+        assert GridTransport(grid, ("Alto", "Custodian")).members() == ["Alto", "Custodian"]
+
+
+def test_a_message_that_is_lost_is_never_seen_and_its_node_counts_as_away(crossings: list[Crossing]) -> None:
+    def lost(node_id: int, kind: str) -> bool:
+        return (node_id, kind) == (10, "query.count")
+
+    nodes = {10: {"member": "Alto"}, 11: {"member": "Bass"}}
+    with InProcessGrid(app, nodes, on_crossing=crossings.append, lost=lost) as grid:
+        transport = GridTransport(grid, ("Alto", "Bass"))
+        answers = transport.exchange("query.count", {"Alto": RecordDict(), "Bass": RecordDict()}, timeout=10)
+    assert isinstance(answers["Alto"], NodeFailed)
+    assert "unavailable" in str(answers["Alto"])
+    assert isinstance(answers["Bass"], RecordDict)
+    assert not [c for c in crossings if (c.node_id, c.kind) == (10, "query.count")]
+
+
+def test_a_name_belongs_to_the_first_node_that_gives_it(crossings: list[Crossing]) -> None:
+    nodes = {10: {"member": "Alto"}, 11: {"member": "Alto"}, 12: {"member": "Bass"}}
+    with InProcessGrid(app, nodes, on_crossing=crossings.append) as grid:
+        transport = GridTransport(grid, ("Alto", "Bass"))
+        crossings.clear()
+        answers = transport.exchange("query.count", {"Alto": RecordDict()}, timeout=10)
+    assert set(answers) == {"Alto"}
+    assert len({crossing.node_id for crossing in crossings}) == 1
+
+
+def test_how_long_a_node_worked_is_told_with_its_answer(transport: GridTransport, crossings: list[Crossing]) -> None:
+    crossings.clear()
+    transport.exchange("query.count", {"Alto": RecordDict()}, timeout=10)
+    asked, answered = crossings
+    assert asked.seconds == 0
+    assert 0 < answered.seconds < 10
+
+
+def test_members_that_never_come_are_not_waited_for_longer_than_patience_allows() -> None:
+    with InProcessGrid(app, {10: {"member": "Alto"}}) as grid:
+        assert GridTransport(grid, ("Alto", "Bass"), patience=0.1).members() == ["Alto"]

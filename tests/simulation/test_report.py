@@ -1,4 +1,4 @@
-"""The report stands alone, says what was off, and repeats nothing but what it was given."""
+"""The report stands alone, says which locks were on, and repeats nothing but what it was given."""
 
 from __future__ import annotations
 
@@ -23,11 +23,14 @@ from partbook.music.rendering import write_wav
 from partbook.simulation.pictures import LabelCurve, piano_roll
 from partbook.simulation.report import (
     DemoReport,
+    DropReport,
+    ExchangeReport,
     LabelReport,
     Locks,
     MessageKind,
     ModelFacts,
     PieceReport,
+    RoundReport,
     write_report,
 )
 
@@ -58,10 +61,22 @@ def example(folder: Path) -> DemoReport:
         rounds=2,
         labels=(label('A&B "Records" <script>alert(1)</script>', 2.5, 2.25), label("Cremona", 2.0, 2.125)),
         stages=(("ingest", 61.0), ("rounds", 3.21)),
-        locks=Locks(masks=False, seal=False, noise=False, clip_norm=0.75),
+        locks=Locks(seal=False, noise=False, threshold=3, bits=20, clip_norm=0.75),
         messages=(
-            MessageKind("train.update", True, "a clipped update", 4, 400_000, 100_000),
-            MessageKind("train.adapter", False, "the global adapter", 4, 480_000, 120_000),
+            MessageKind("query.contribute", True, "node", "a masked update", 4, 400_000, 100_000),
+            MessageKind("train", False, "node", "the plan & the model", 4, 480_000, 120_000),
+        ),
+        history=(
+            RoundReport(1, ("A&B", "Cremona"), (), 4.25, "12" * 32, {"train": 3.5, "query.contribute": 0.25}),
+            RoundReport(
+                2, ("Cremona",), (DropReport("A&B", "query.share", False, "It left <nothing> behind."),),
+                5.5, "34" * 32, {"train": 4.5},
+            ),
+        ),
+        exchanges=(
+            ExchangeReport("train", "Training", "Cremona", 2, 860, 240_000, 6.5),
+            ExchangeReport("query.contribute", "Masked update", "Cremona", 2, 200_000, 1_800, 0.0246),
+            ExchangeReport("query.open", "Opening the sum", "Notary <1>", 2, 316_100, 658_400, 0.068),
         ),
         pieces=(
             PieceReport(
@@ -160,25 +175,63 @@ def test_the_numbers_on_the_page_are_the_ones_given(written):
     for number in (
         "2.5000", "2.2500", "-0.2500", "+0.1250", "98,765", "4,321", "41 min 08 s", "1.2 MB", "7.7 MB",
         "1 of 2", "1 min 04 s", "400.0 kB", "120.0 kB", "54,321", "0.75", "4242", "7 notes",
+        "4.25 s", "12.3 ms", "4.00 s", "100.0 kB", "121212121212", "Once a label fell away",
+        "It left <nothing> behind.",
         report.model.base_sha256,
     ):  # fmt: skip
         assert number in text, number
 
 
+def shown(report, folder):
+    return " ".join(" ".join(outline(write_report(report, folder).read_text()).text).split())
+
+
 def test_open_locks_are_admitted_and_closed_ones_are_not_denied(tmp_path):
     report = example(tmp_path)
-    off = " ".join(outline(write_report(report, tmp_path).read_text()).text)
-    assert off.count("OFF in this run") == 3
-    assert "Whoever ran the coordinator could read it: 54,321 numbers" in off
-    assert "no mathematical limit" in off
-    assert "Masks were off" in off
-    assert "Noise was off" in off
-    locks = Locks(masks=True, seal=True, noise=True, clip_norm=1.0, epsilon=7.5, delta=1e-5)
-    on = " ".join(outline(write_report(replace(report, locks=locks), tmp_path).read_text()).text)
-    assert on.count("ON in this run") == 3
-    assert "ε = 7.50 at δ = 1e-05" in on
-    assert "Masks were off" not in on
-    assert "can read only their sum" in on
+    masked = shown(report, tmp_path)
+    assert masked.count("ON in this run") == 1
+    assert masked.count("OFF in this run") == 2
+    assert "the coordinator read what all labels' updates added up to" in masked
+    assert "The finished model is not guaranteed to forget any one recording" in masked
+    assert "There was no noise" in masked
+    assert "reads only their sum" in masked
+    sealed = shown(replace(report, locks=Locks(True, False, 3, "Notary", 16, 1.0)), tmp_path)
+    assert sealed.count("ON in this run") == 2
+    assert "One party alone has the key that opens the sum: Notary." in sealed
+    assert "cannot read even their sum" in sealed
+    assert "a real coordinator has only the first and the last" in sealed
+    locks = Locks(True, True, 3, "Notary", 16, 1.0, epsilon=7.5, delta=1e-5)
+    noisy = shown(replace(report, locks=locks), tmp_path)
+    assert noisy.count("ON in this run") == 3
+    assert "ε = 7.50 at δ = 1e-05" in noisy
+    assert "There was no noise" not in noisy
+
+
+@pytest.mark.parametrize(
+    ("labels", "threshold", "words"),
+    [
+        (4, 3, "while no more than 1 of them help it"),
+        (10, 7, "while no more than 3 of them help it"),
+        (10, 6, "while no more than 1 of them help it"),
+        (3, 2, "It must not lie about who took part"),
+    ],
+)
+def test_what_a_lying_coordinator_may_be_helped_by_follows_from_the_threshold(tmp_path, labels, threshold, words):
+    report = example(tmp_path)
+    many = tuple(replace(report.labels[1], name=f"Label {index}") for index in range(labels))
+    locks = Locks(True, False, threshold, "Notary")
+    assert words in shown(replace(report, labels=many, locks=locks), tmp_path)
+
+
+def test_every_party_has_its_bar_in_every_exchange_it_took_part_in(written):
+    report, html = written
+    panels = re.findall(r'<svg viewBox="[^"]+" role="img" aria-label="(?:Sent|Received|Worked).*?</svg>', html)
+    assert len(panels) == 3
+    for panel in panels:
+        assert panel.count("<rect ") == len(report.exchanges)
+        widths = [float(width) for width in re.findall(r'<rect [^>]*width="([^"]+)"', panel)]
+        assert all(0 < width <= 191 for width in widths)
+    assert panels[0].index(">train<") < panels[0].index(">contribute<") < panels[0].index(">open<")
 
 
 def test_the_audio_in_the_page_is_the_piece(written):
@@ -200,6 +253,10 @@ def test_the_json_holds_the_same_report_and_no_folder_names(tmp_path):
     assert data["labels"][1]["nll_after"] == 2.125
     assert data["labels"][0]["curve"]["held_out"][0] == [0, 2.5]
     assert data["pieces"][0]["wav"] == "free.wav"
+    assert data["locks"]["masks"] is True
+    assert data["history"][1]["dropped"][0]["member"] == "A&B"
+    assert data["history"][0]["exchanges"]["train"] == 3.5
+    assert data["exchanges"][2]["bytes_received"] == 658_400
     assert data["created"] == "2026-11-22T15:04:00+00:00"
     assert str(tmp_path) not in text
     assert str(tmp_path) not in (tmp_path / "report.html").read_text(encoding="utf-8")
@@ -220,5 +277,7 @@ def test_a_missing_piece_is_named_and_the_last_report_survives(tmp_path):
 def test_a_run_without_pieces_or_refusals_still_makes_a_page(tmp_path):
     report = example(tmp_path)
     labels = tuple(replace(label, refused=(), curve=LabelCurve(label.name, ())) for label in report.labels)
-    bare = replace(report, pieces=(), labels=labels, machine=(), limits=(), stages=(), messages=())
+    bare = replace(
+        report, pieces=(), labels=labels, machine=(), limits=(), stages=(), messages=(), history=(), exchanges=()
+    )
     assert "Files that were refused" not in write_report(bare, tmp_path).read_text()

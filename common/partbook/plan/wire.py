@@ -100,9 +100,9 @@ def unpack(content: RecordDict, signed: int | None = 1, blobs: int | None = 0) -
     for index in range(len(arrays)):
         try:
             array = arrays[str(index)].numpy()
-        except (TypeError, ValueError) as error:
-            raise CorruptMessage(f"The message's blob {index} cannot be read ({error}).") from error
-        if array.dtype != np.uint8 or array.ndim != 1:
+        except Exception as error:  # NumPy's reader names no end to what it raises over foreign bytes
+            raise CorruptMessage(f"The message's blob {index} cannot be read ({type(error).__name__}).") from error
+        if not isinstance(array, np.ndarray) or array.dtype != np.uint8 or array.ndim != 1:
             raise CorruptMessage(f"The message's blob {index} is not plain bytes.")
         found.append(array.tobytes())
     if signed not in (None, len(messages)) or blobs not in (None, len(found)):

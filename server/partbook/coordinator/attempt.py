@@ -116,6 +116,7 @@ class Attempt:
 
         Raises:
             CohortTooSmall: too few members were left; the message says why each was lost.
+            CorruptMessage: shares that were revealed do not fit together.
         """
         machine = self.machine
 
@@ -173,10 +174,6 @@ class Attempt:
                 self._unmasked = True
                 self._save()
         except CohortTooSmall as error:
-            # Nobody who was lost can come back into this attempt: the round is planned anew, under fresh masks. Once
-            # shares were asked for, whoever gave them takes part in no other, so this attempt is gone on with.
-            if not machine.closed(m.CONFIRMED):
-                self.forget()
             raise CohortTooSmall(self._why(str(error))) from error
 
     @property
@@ -185,7 +182,7 @@ class Attempt:
         return self.machine.closed(m.CONFIRMED)
 
     def forget(self) -> None:
-        """Remove the attempt's state: its round is over."""
+        """Remove the attempt's state: its round is over, or is planned anew."""
         self._path.unlink(missing_ok=True)
 
     def _accept_ready(self, member: str, reply: RecordDict) -> None:
@@ -224,7 +221,7 @@ class Attempt:
         lost = "; ".join(f"{member}: {why}" for member, (_, why) in sorted(self.record.dropped.items()))
         start = "" if what.startswith("Round") else f"Round {self.plan.round}: "
         needed = "" if "needed" in what else f", {self.plan.threshold} are needed"
-        return f"{start}{what}{needed}. {lost}".strip()
+        return f"{start}{what.removesuffix('.')}{needed}. {lost}".strip()
 
     def _save(self) -> None:
         parts = [self.plan_message, self.machine.dump(), *self.total.dump()]

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from partbook.coordinator.attempt import Attempt, AttemptRecord
 from partbook.coordinator.checkpoints import Checkpoints, FederationState, RoundRecord
@@ -128,10 +129,12 @@ class Coordinator:
         start = None if sealed else state.adapter.astype("<f4").tobytes()
         try:
             attempt.run(transport, start, self._config.timeout, lambda kind: self._tell(Progress(number, rounds, kind)))
-        except CohortTooSmall:
+        except (CohortTooSmall, CorruptMessage):
             if attempt.revealing:
                 # Whoever revealed answers no second attempt: two sums of the same vectors could differ by just one.
                 self._checkpoints.give_up(number)
+            # Nobody who was lost can come back into this attempt: the round is planned anew, under fresh masks.
+            attempt.forget()
             raise
 
         adapter, velocity, norm = state.adapter, state.velocity, None
@@ -171,8 +174,15 @@ class Coordinator:
         return Attempt(write_plan(self._key, plan), self._roster, self._key, path)
 
     def _plan(self, model_hash: str, number: int) -> RoundPlan:
-        config = self._config
         cohort = tuple(sorted(member.name for member in self._roster.members))
+        try:
+            return self._planned(model_hash, number, cohort)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            raise ConfigError(f"The configuration and the roster make no plan: {first['msg']}.") from error
+
+    def _planned(self, model_hash: str, number: int, cohort: tuple[str, ...]) -> RoundPlan:
+        config = self._config
         return RoundPlan(
             federation=self._roster.federation,
             roster=self._roster.hash,

@@ -101,7 +101,9 @@ class SealedSums:
             before = number
             if not behind:
                 continue
-            for member, answer in self._ask(wire.APPLY, dict.fromkeys(behind, content), record, needed=False).items():
+            declined = set[str]()
+            contents = dict.fromkeys(behind, content)
+            for member, answer in self._ask(wire.APPLY, contents, record, needed=False, declined=declined).items():
                 try:
                     message = Message.decode(wire.unpack(answer)[0][0])
                     message.check(self._roster.member(member).identity, e.APPLIED, plan.context(), member)
@@ -109,6 +111,10 @@ class SealedSums:
                     reached[member] = number
                 except PartbookError as error:
                     record.dropped.setdefault(member, (wire.APPLY, str(error)))
+            for member in declined:
+                # It stands elsewhere than it said, as after a restored backup: next time it gets every sum again, and
+                # passes over those it has.
+                reached[member] = 0
         self._keep_reached(reached)
         return {member: model for member, model in hashes.items() if reached.get(member) == plan_round}
 
@@ -156,7 +162,8 @@ class SealedSums:
         plan_message = _read_parts(self._path(number))[0]
         plan, record = e.read_plan(plan_message, self._roster), AttemptRecord()
         ask = e.write(self._key, e.ENDORSE, plan.context(), COORDINATOR, e.ModelHash(model=model_hash))
-        contents = dict.fromkeys(plan.cohort, wire.pack([plan_message, ask]))
+        there = [member for member, reached in self._reached().items() if reached == number]
+        contents = dict.fromkeys(there, wire.pack([plan_message, ask]))
         endorsed: dict[str, str] = {}
         for member, answer in self._ask(wire.ENDORSE, contents, record, needed=False).items():
             try:
@@ -196,8 +203,15 @@ class SealedSums:
         return adapter
 
     def _ask(
-        self, kind: str, contents: dict[str, RecordDict], record: AttemptRecord, *, needed: bool = True
+        self,
+        kind: str,
+        contents: dict[str, RecordDict],
+        record: AttemptRecord,
+        *,
+        needed: bool = True,
+        declined: set[str] | None = None,
     ) -> dict[str, RecordDict]:
+        """Answers by member; those that are missing are in `record`, and those that were refusals in `declined`."""
         began = time.monotonic()
         replies = self._transport.exchange(kind, contents, timeout=self._timeout)
         good: dict[str, RecordDict] = {}
@@ -211,6 +225,8 @@ class SealedSums:
             except PartbookError as error:
                 if needed:
                     raise
+                if declined is not None and isinstance(replies.get(member), RecordDict):
+                    declined.add(member)
                 record.dropped.setdefault(member, (kind, str(error)))
         record.seconds[kind] = record.seconds.get(kind, 0.0) + time.monotonic() - began
         return good

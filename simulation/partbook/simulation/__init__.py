@@ -6,12 +6,18 @@
 `base`          the public base model, and the one command that makes it
 `grid`          Flower's Grid inside one process
 `federation`    a ServerApp and its ClientApps on that grid
+`drops`         members that fall away on purpose
+`parties`       keys and roster of a simulated federation
 `demo`          the main job, from recordings to a report
+`trial`         a researcher's federation, out of vaults that are there
+`three_pieces`  what the demo has its generator write
+`scoring`       the held-out loss after every round, also of sealed ones
 `results`       what a run comes to, in figures
-`report`        what a run came to, as values; `report_page`, `report_style`: as a page
+`report`        what a run came to, as values
+`report_page`   the same as a page, with `report_protocol`, `report_parts`, `report_style` and `exchange_figure`
 `diagram`       the picture of a federation
 `pictures`      piano rolls and loss curves
 `palette`       the colours they share
 `watching`      how far a run is, for a person
-`cli`           `partbook demo`, `partbook base`
+`cli`           `partbook demo`, `partbook simulate`, `partbook base`
 """

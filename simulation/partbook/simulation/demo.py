@@ -18,23 +18,14 @@ from pathlib import Path
 from typing import Final, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
-from symusic.core import ScoreTick
 
 from partbook.coordinator.checkpoints import Checkpoints, RoundRecord
 from partbook.coordinator.rounds import Progress
 from partbook.coordinator.validation import ValidationSet, write_validation
-from partbook.errors import GenerationError, InputError
-from partbook.generator.composing import Generator, Piece, PieceRequest, compose
-from partbook.generator.pieces import write_piece
-from partbook.generator.release import Release, load_generator, pack_release, write_with_one_thread
+from partbook.errors import InputError
+from partbook.generator.release import Release, pack_release
 from partbook.identity.keys import IdentityKey
 from partbook.model.checkpoint import BASE, base_manifest, load_tokenizer
-from partbook.music.mel import MEMORY_SECONDS, memory_before
-from partbook.music.metrics import copied_span, figures
-from partbook.music.notes import Notes
-from partbook.music.recording import Recording
-from partbook.music.tokens import Tokenizer, notes_of
 from partbook.node.label import NodeConfig
 from partbook.plan.federation import FederationConfig
 from partbook.plan.rounds import LocalTraining, Mode, ServerStep, default_threshold
@@ -43,7 +34,7 @@ from partbook.simulation.drops import Drop
 from partbook.simulation.federation import Traffic, simulate
 from partbook.simulation.labels import choose, record, takes, write_split
 from partbook.simulation.parties import enrol
-from partbook.simulation.pictures import loss_curves, piano_roll
+from partbook.simulation.pictures import loss_curves
 from partbook.simulation.report import (
     DemoReport,
     Locks,
@@ -61,7 +52,7 @@ from partbook.simulation.results import (
     round_reports,
 )
 from partbook.simulation.scoring import RoundScores
-from partbook.vault.analysis import BEATS_PER_BAR
+from partbook.simulation.three_pieces import PIECES, three_pieces
 from partbook.vault.ingest import Workers, ingest
 from partbook.vault.store import Vault
 
@@ -303,64 +294,17 @@ class Demo:
         return release
 
     def _compose(self, release: Release, validation: ValidationSet) -> list[PieceReport]:
-        options, tokenizer = self._options, load_tokenizer(self._options.base)
-        chorale = validation.by_label[COLLECTIONS[0].label][0]
-        dance = validation.by_label[COLLECTIONS[1].label][0]
-        wanted = [
-            ("free", "A free piece", "Nothing was given: the generator began in silence.", None, None),
-            (
-                "continuation",
-                "Continuing a held-out opening",
-                f"Given the first bars of “{_work(chorale)}” as transcribed from a recording that no label has, "
-                "and that trained nothing.",
-                _opening(chorale, tokenizer),
-                None,
-            ),
-            (
-                "from-audio",
-                "After a held-out audio clip",
-                f"Given a clip of “{_work(dance)}”, a recording that no label has: the model hears eight seconds of "
-                "its sound, and goes on from the notes that were transcribed from the five seconds after them.",
-                *heard_clip(dance, tokenizer),
-            ),
-        ]
-        generator = load_generator(release)
-        write_with_one_thread()
-        recordings = [r for many in validation.by_label.values() for r in many]
-        made = []
-        with self._stage("Writing three pieces", len(wanted)):
-            for number, (name, title, how, prompt, memory) in enumerate(wanted):
-                seed = options.seed * 1000 + number
-                piece = _written_by(generator, PieceRequest(seed, options.piece_seconds, prompt=prompt, memory=memory))
-                made.append(self._written(piece, name, title, how, release, recordings))
-                self._watch.step(title)
-        return made
-
-    def _written(
-        self, piece: Piece, name: str, title: str, how: str, release: Release, recordings: Sequence[Recording]
-    ) -> PieceReport:
-        import soundfile
-
-        out = self._options.out
-        midi, wav, _ = write_piece(out / "pieces", name, piece, {"signer": release.signer.fingerprint})
-        notes = notes_of(piece.score)
-        own = _after(notes, piece.continues_at)
-        roll = out / "pieces" / f"{name}.png"
-        piano_roll(notes, roll, title=title, split_at=piece.continues_at)
-        samples, rate = soundfile.read(wav, always_2d=True)
-        return PieceReport(
-            name=title,
-            how=how,
-            seed=piece.request.seed,
-            wav=wav,
-            midi=midi,
-            roll=roll,
-            seconds=len(samples) / rate,
-            peak_dbfs=float(20 * np.log10(max(float(np.abs(samples).max()), 1e-9))),
-            figures=figures(own),
-            copied_notes=max(copied_span(own, r.notes).notes for r in recordings),
-            compared_with=len(recordings),
-        )
+        options = self._options
+        with self._stage("Writing three pieces", PIECES):
+            return three_pieces(
+                release,
+                validation,
+                load_tokenizer(options.base),
+                options.out / "pieces",
+                seed=options.seed,
+                seconds=options.piece_seconds,
+                on_piece=self._watch.step,
+            )
 
     def _report(
         self,
@@ -425,65 +369,9 @@ class Demo:
         self._times.append((name, time.monotonic() - began))
 
 
-def _written_by(generator: Generator, request: PieceRequest) -> Piece:
-    """The piece for a request; where the generator stays silent, for the next seed that makes it play.
-
-    Raises:
-        GenerationError: ten seeds in a row wrote no note of their own.
-    """
-    for attempt in range(10):
-        *_, piece = compose(generator, dataclasses.replace(request, seed=request.seed + 100 * attempt))
-        assert isinstance(piece, Piece), "compose ends with the piece"
-        if len(_after(notes_of(piece.score), piece.continues_at)):
-            return piece
-    raise GenerationError(f"Seed {request.seed} and nine more wrote no notes; train for more rounds.")
-
-
 def _folder(label: str) -> str:
     return label.lower().replace(" ", "-")
 
 
 def _vault(path: Path) -> Vault:
     return Vault.open(path, writable=True) if path.exists() else Vault.create(path)
-
-
-def _work(recording: Recording) -> str:
-    return recording.title.partition(" ")[2] or recording.title
-
-
-def _opening(recording: Recording, tokenizer: Tokenizer, seconds: float = 8.0) -> ScoreTick:
-    """The bars of a recording that begin in its first seconds, as a score."""
-    bars = int(np.searchsorted(recording.bar_seconds, seconds))
-    stop = int(recording.bar_starts[bars]) if bars < len(recording.bar_starts) else len(recording.ids)
-    return tokenizer.decode(recording.ids[:stop])
-
-
-def heard_clip(
-    recording: Recording, tokenizer: Tokenizer, seconds: float = 5.0
-) -> tuple[ScoreTick, NDArray[np.float16] | None]:
-    """A clip from inside a recording, as training windows are: the notes from a bar on, and the sound before it.
-
-    Args:
-        recording: at least `MEMORY_SECONDS` and `seconds` long.
-        tokenizer: the one it was written with.
-        seconds: how much is given as notes.
-
-    Returns:
-        The transcribed bars that begin in those seconds, at the recording's tempo, and the log-mel (688, 128) of
-        the eight seconds before them.
-    """
-    bars = recording.bar_seconds
-    first = min(int(np.searchsorted(bars, MEMORY_SECONDS)), len(bars) - 1)
-    last = max(int(np.searchsorted(bars, bars[first] + seconds)), first + 1)
-    whole = tokenizer.decode(recording.ids)
-    begin, end = (bar * BEATS_PER_BAR * whole.ticks_per_quarter for bar in (first, last))
-    cut: ScoreTick = whole.clip(begin, end, clip_end=True).shift_time(-begin)
-    cut.tempos, cut.time_signatures = whole.tempos, whole.time_signatures
-    return cut, memory_before(recording.mel, float(bars[first]))
-
-
-def _after(notes: Notes, second: float | None) -> Notes:
-    if second is None:
-        return notes
-    kept = notes.onset >= second - 1e-6
-    return Notes(notes.onset[kept], notes.duration[kept], notes.pitch[kept], notes.velocity[kept])

@@ -14,7 +14,7 @@ from partbook.identity.message import COORDINATOR
 from partbook.identity.receiving import ReceivingKey
 from partbook.identity.roster import DOMAIN, Custodian, Member, Roster
 from partbook.node.label import NodeConfig
-from partbook.sealing.parameters import SealPublic, generate
+from partbook.sealing.parameters import SealPublic, SealSecret, generate
 
 CUSTODIAN: Final = "Custodian"
 
@@ -73,7 +73,7 @@ def enrol(folder: Path, federation: str, members: Mapping[str, Path]) -> Parties
 
 
 def _stands(parties: Parties, federation: str) -> bool:
-    """Whether a roster of just these members is there, with the keys it lists."""
+    """Whether a roster of just these members is there, with the keys it lists and the secrets behind them."""
     try:
         roster = Roster.read(parties.roster)
         names = tuple(member.name for member in roster.members)
@@ -82,10 +82,13 @@ def _stands(parties: Parties, federation: str) -> bool:
             (roster.federation, names) == (federation, tuple(sorted(parties.folders)))
             and custodian is not None
             and SealPublic.read(parties.seal_key, custodian.seal_key) is not None
-            and _identity(parties.coordinator).public == roster.coordinator
+            and SealSecret.read(parties.custodian.secret, None).key_id == custodian.seal_key
+            and IdentityKey.load(parties.custodian.identity).public == custodian.identity
+            and IdentityKey.load(parties.coordinator).public == roster.coordinator
             and all(
-                _identity(parties.folders[name] / "identity.pem").public == roster.member(name).identity
-                for name in names
+                (IdentityKey.load(folder / "identity.pem").public, ReceivingKey.load(folder / "receiving.pem").public)
+                == (roster.member(name).identity, roster.member(name).receiving)
+                for name, folder in parties.folders.items()
             )
         )
     except PartbookError:

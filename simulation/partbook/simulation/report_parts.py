@@ -44,7 +44,8 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, caption: str, w
     body = []
     for row in rows:
         cells = "".join(
-            f"<td{'' if i < words else ' class=n'}>{escape(cell)}</td>" for i, cell in enumerate(row[1:], start=1)
+            f"<td{' class=n' if i >= words else ' class=long' if len(cell) > 40 else ''}>{escape(cell)}</td>"
+            for i, cell in enumerate(row[1:], start=1)
         )
         body.append(f'<tr><th scope="row">{escape(row[0])}</th>{cells}</tr>')
     return raw_table(head, body, caption=caption, words=words)

@@ -21,6 +21,8 @@ def locks(report: DemoReport) -> str:
         f" Before anything left, each update was clipped: its length could not exceed {setting.clip_norm:g}, which "
         "bounds what a label can change in one round. Clipping alone hides nothing."
     )  # fmt: skip
+    if setting.bits is not None:
+        clip += f" Its numbers were rounded to {setting.bits} bits, so that sums are exact."
     cards = "".join(
         f'<section class="card"><span class="state {"on" if on else "off"}">{"ON" if on else "OFF"} in '
         f"this run</span><h3>{name}</h3><p>{escape(what)}</p><dl>"
@@ -80,7 +82,7 @@ def _masks(setting: Locks, report: DemoReport) -> tuple[str, tuple[tuple[str, st
 def _seal(setting: Locks) -> tuple[str, tuple[tuple[str, str], ...]]:
     if not setting.seal:
         return (
-            "Off. The sums were not encrypted: round by round the coordinator read what all labels' updates added up "
+            "The sums were not encrypted: round by round the coordinator read what all labels' updates added up "
             "to, and it held the model throughout.",
             (
                 (
@@ -105,8 +107,8 @@ def _seal(setting: Locks) -> tuple[str, tuple[tuple[str, str], ...]]:
             (
                 "On what assumption",
                 "Nobody who may read the sum, the custodian or a label, passes it on to the coordinator. Even then the "
-                "masks stand: under its seal, each label's update was masked. The encryption (BFV) is set to the public "
-                "standard's 128-bit level.",
+                "masks stand: under its seal, each label's update was masked. The encryption (BFV) is set to the "
+                "public standard's 128-bit level.",
             ),
             (
                 "What it does not hide",
@@ -126,8 +128,8 @@ def _noise(setting: Locks) -> tuple[str, tuple[tuple[str, str], ...]]:
                 (
                     "What that means",
                     "The finished model is not guaranteed to forget any one recording. Nothing proves how much someone "
-                    "who examines the released model, or a label that reads each round's sum, could find out about a "
-                    "single recording. This report claims no bound.",
+                    "who examines the released model, or who reads each round's sum, could find out about a single "
+                    "recording. This report claims no bound.",
                 ),
                 (
                     "What would change it",
@@ -152,10 +154,10 @@ def rounds(report: DemoReport) -> str:
     count, lost = len(report.labels), sum(len(round_.dropped) for round_ in report.history)
     needed = f"A round needs {report.locks.threshold} of the {count} labels at every step, or it ends without a sum."
     if lost:
+        often = {1: "Once", 2: "Twice"}.get(lost, f"{in_words(lost)} times")
         said = (
-            f"{'Once' if lost == 1 else 'Twice' if lost == 2 else f'{in_words(lost)} times'} a label fell away during a "
-            "round. The sum of the others was "
-            "still exact: masks that a label leaves behind are rebuilt from shares that the others hold of its secrets."
+            f"{often} a label fell away during a round. The sum of the others was still exact: masks that a label "
+            "leaves behind are rebuilt from shares that the others hold of its secrets."
         )
     else:
         said = (
@@ -179,8 +181,9 @@ def _round(round_: RoundReport) -> str:
         for drop in round_.dropped
     )
     members = escape(listed(round_.members))
+    fell = f'<td class="long">{dropped}</td>' if dropped else "<td>nobody</td>"
     return (
-        f'<tr><th scope="row">{round_.round}</th><td>{members}</td><td>{dropped or "nobody"}</td>'
+        f'<tr><th scope="row">{round_.round}</th><td>{members}</td>{fell}'
         f'<td class="n">{brief(round_.seconds)}</td><td class="n"><code>{escape(round_.model[:12])}</code></td></tr>'
     )
 

@@ -75,6 +75,7 @@ footer {{ padding: 40px 28px 60px; color: var(--soft); font-size: 14px }}
   .drawing .wide {{ display: none }} .drawing .tall {{ display: block }}
   .card {{ padding: 16px }} h2 {{ margin-top: 46px; font-size: 24px }}
   table {{ font-size: 13.5px }} th, td {{ padding: 7px 6px }} .figures th:first-child {{ min-width: 8em }}
+  td.long {{ min-width: 17em }}
   .roll {{ overflow-x: auto }} .roll img {{ min-width: 640px }}
   dl.model {{ grid-template-columns: 1fr; gap: 0 }} dl.model dd {{ margin-bottom: 8px }}
 }}

@@ -1,0 +1,128 @@
+"""`partbook simulate`: vaults in, a table of rounds and an adapter out, and an error that can be gone on from."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tunes import recording_of, tune
+
+from partbook.errors import ConfigError, InputError
+from partbook.model.adapter import load_adapter, state_hash
+from partbook.music.tokens import Tokenizer
+from partbook.simulation.trial import Trial, TrialOptions, labels_of
+from partbook.vault.store import Vault
+
+MEMBERS = ("alto", "bass", "cantus", "tenor")
+
+
+@pytest.fixture(scope="module")
+def vaults(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer: Tokenizer) -> list[Path]:
+    """Four labels: two in a folder named after them, two called `vault` in such a folder."""
+    home = tmp_path_factory.mktemp("labels")
+    paths = [home / "alto", home / "bass", home / "cantus" / "vault", home / "tenor" / "vault"]
+    for index, path in enumerate(paths):
+        path.parent.mkdir(exist_ok=True)
+        with Vault.create(path) as vault:
+            vault.add(recording_of(tune(index), tiny_tokenizer, index), f"{index:064x}")
+    return paths
+
+
+def simulate(base: Path, vaults: list[Path], out: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    arguments = [*map(str, vaults), "--out", str(out), "--base", str(base), *SMALL, *more]
+    command = [sys.executable, "-m", "partbook.cli", "simulate", *arguments]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "120"}
+    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+
+
+SMALL = ("--steps", "2", "--batch", "2", "--rounds", "2", "--seed", "3")
+
+
+def test_a_sealed_trial_survives_a_drop_and_leaves_the_adapter_that_its_last_round_names(
+    tiny_base: Path, vaults: list[Path], tmp_path: Path
+) -> None:
+    done = simulate(tiny_base, vaults, tmp_path / "out", "--drop", "cantus@contribute:1", "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["labels"] == list(MEMBERS)
+    assert found["error"] is None
+    first, second = found["rounds"]
+    assert first["members"] == ["alto", "bass", "tenor"]
+    assert first["dropped"] == {"cantus": "query.contribute"}
+    assert second["members"] == list(MEMBERS)
+    assert second["dropped"] == {}
+    for record in (first, second):
+        assert record["bytes_per_node"]["sent"] > 1000
+        assert record["exchanges"]["query.open"] > 0
+    assert state_hash(load_adapter(Path(found["adapter"]))) == second["model"]
+    # Every party's keys are its own, in a folder of its own.
+    keys = [*(tmp_path / "out").rglob("*.pem"), *(tmp_path / "out").rglob("seal.secret")]
+    assert len(keys) == 2 * len(MEMBERS) + 3
+    assert all(key.stat().st_mode & 0o077 == 0 for key in keys)
+
+
+def test_a_round_below_the_threshold_ends_with_code_2_and_the_same_command_goes_on(
+    tiny_base: Path, vaults: list[Path], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    drops = ("--drop", "bass@share:2", "--drop", "tenor@share:2")
+    stopped = simulate(tiny_base, vaults, out, "--locks", "masked", *drops)
+    assert stopped.returncode == 2
+    assert "CohortTooSmall: Round 2" in stopped.stderr
+    assert "Traceback" not in stopped.stderr
+    assert "2, cut short" in stopped.stdout
+    assert "the same command goes on" in stopped.stdout
+    assert "Adapter" not in stopped.stdout
+    finished = simulate(tiny_base, vaults, out, "--locks", "masked")
+    assert finished.returncode == 0, finished.stderr
+    lines = [line for line in finished.stdout.splitlines() if "4 of 4" in line]
+    assert len(lines) == 2
+    assert "earlier" in lines[0]
+    assert "kB" in lines[1]
+    assert str(out / "coordinator" / "adapter.safetensors") in finished.stdout
+
+
+def test_a_trial_is_not_gone_on_with_under_another_question(
+    tiny_base: Path, vaults: list[Path], tmp_path: Path
+) -> None:
+    def asked(**changes: object) -> TrialOptions:
+        options: dict[str, object] = {"vaults": tuple(vaults), "out": tmp_path / "out", "base": tiny_base, "seed": 1}
+        return TrialOptions(**{**options, **changes})  # type: ignore[arg-type]
+
+    Trial(asked(rounds=1))
+    Trial(asked(rounds=5))
+    for changes, name in (
+        ({"mode": "masked"}, "locks"),
+        ({"seed": 2}, "seed"),
+        ({"vaults": tuple(vaults[:3])}, "vaults"),
+        ({"threshold": 4}, "threshold"),
+    ):
+        with pytest.raises(ConfigError, match=rf"another {name}.*--out"):
+            Trial(asked(**changes))
+
+
+def test_vaults_that_make_no_federation_are_named(vaults: list[Path], tmp_path: Path, tiny_base: Path) -> None:
+    with pytest.raises(ConfigError, match="2 vaults were given; at least 3"):
+        labels_of(vaults[:2])
+    with pytest.raises(InputError, match="holds no vault"):
+        labels_of([*vaults, tmp_path])
+    with pytest.raises(ConfigError, match="both belong to a label 'alto'"):
+        labels_of([*vaults, vaults[0]])
+    notary = tmp_path / "Custodian" / "vault"
+    notary.parent.mkdir()
+    with Vault.create(notary):
+        pass
+    with pytest.raises(ConfigError, match="another party's name"):
+        labels_of([*vaults, notary])
+    for changes, words in (
+        ({"threshold": 2}, "threshold 2 must be above half of 4"),
+        ({"drops": ("nobody@share",)}, "no member is called 'nobody'"),
+        ({"drops": ("alto@lunch",)}, "no exchange is called 'lunch'"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            Trial(TrialOptions(tuple(vaults), tmp_path / "out", base=tiny_base, **changes))  # type: ignore[arg-type]
+    assert not (tmp_path / "out").exists()
