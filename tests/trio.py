@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -78,8 +79,20 @@ class Trio:
         bare = NodeConfig(member, vault, Path(), Path(), state=state / member, base=self.base, seed=seed)
         return self.parties.node(replace(bare, journal=state / f"{member}.jsonl"))
 
-    def nodes(self, state: Path, seed: int | None = 1) -> dict[str, LabelNode]:
+    def nodes(self, state: Path, seed: int | None = 1, *, trained: bool = False) -> dict[str, LabelNode]:
+        """The three, which may have trained for the first round already."""
+        if trained:
+            for member in MEMBERS:
+                (state / member).mkdir(parents=True)
+                shutil.copy(self._trained / member / "vector.sealed", state / member)
         return {member: LabelNode(self.config(member, state, seed)) for member in MEMBERS}
+
+    @cached_property
+    def _trained(self) -> Path:
+        plan, folder = self.signed(self.plan()), self.folder / "trained"
+        for node in self.nodes(folder).values():
+            node.train(plan, self.start.tobytes())
+        return folder
 
     def custodian(self, folder: Path) -> Custodian:
         """The custodian, with a memory of its own."""

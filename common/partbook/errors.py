@@ -41,7 +41,7 @@
     │   ├── OutOfTurn                an exchange came before the one it builds on, or after the round's end
     │   └── UnsignedRoster           a roster lacks a signature, or carries a wrong one
     ├── PolicyRefusal            a node declines, to protect its label; never retried silently
-    │   ├── ClearSumsRefused         the plan has no masks
+    │   ├── OpenSumsRefused          the coordinator would read the sum, which this label wants sealed
     │   ├── StalePlan                the plan's round is over
     │   ├── NotInCohort              the plan is for others
     │   └── UnknownModel             the model is not the one the last round led to
@@ -217,8 +217,8 @@ class PolicyRefusal(PartbookError):
     """A node declines in order to protect its label. Never retried silently."""
 
 
-class ClearSumsRefused(PolicyRefusal):
-    """The plan asks for an update without masks, which only a simulation may."""
+class OpenSumsRefused(PolicyRefusal):
+    """The plan is for a masked round, whose sum the coordinator reads, where this label wants sums sealed."""
 
 
 class StalePlan(PolicyRefusal):

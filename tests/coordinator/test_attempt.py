@@ -99,7 +99,7 @@ class Bench:
     def __init__(self, trio: Trio, plan: RoundPlan, folder: Path) -> None:
         self.trio, self.plan, self.folder = trio, plan, folder
         self.path = folder / "attempt"
-        self.nodes = trio.nodes(folder)
+        self.nodes = trio.nodes(folder, trained=True)
         self.attempt = Attempt(trio.signed(plan), trio.roster, trio.key, self.path)
 
     def run(self, tamper: Tamper = lambda _kind, _member, content: content) -> Line:
@@ -216,19 +216,23 @@ def bad_answers(bench: Bench) -> dict[str, tuple[str, Callable[[str, RecordDict]
     }
 
 
-FIRST = (
-    "an altered chunk", "a signed chunk that was cut", "a signed empty chunk", "a signed chunk of one word more",
-    "another chunk than was asked for", "a chunk of another count", "a chunk said to be for another key",
-    "a chunk sealed to another key", "no chunk at all", "two chunks", "an array that is none", "an empty message",
+EITHER = ("an altered chunk", "a signed chunk that was cut", "a chunk said to be for another key")
+MASKED = (
+    *EITHER, "a signed empty chunk", "a signed chunk of one word more", "another chunk than was asked for",
+    "a chunk of another count", "no chunk at all", "two chunks", "an array that is none", "an empty message",
     "something beside", "a failure",
 )  # fmt: skip
-LAST = ("an altered chunk", "a signed chunk that was cut", "another chunk than was asked for")
+LATE = ("an altered chunk", "a signed chunk that was cut", "another chunk than was asked for")
 
 
 @pytest.mark.parametrize(
-    ("what", "late"),
-    [*((what, False) for what in FIRST), *((what, True) for what in LAST)],
-    ids=lambda value: value if isinstance(value, str) else ("last" if value else "first"),
+    ("what", "mode", "late"),
+    [
+        *((what, "masked", False) for what in MASKED),
+        *((what, "sealed", False) for what in (*EITHER, "a chunk sealed to another key")),
+        *((what, "masked", True) for what in LATE),
+        ("a signed chunk that was cut", "sealed", True),
+    ],
 )
 def test_a_member_that_sends_a_wrong_chunk_is_dropped_by_name_and_the_round_goes_on(
     chunks: int, bench: Bench, what: str, late: bool

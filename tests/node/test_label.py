@@ -28,6 +28,7 @@ from partbook.errors import (
     ForgedMember,
     InputError,
     NotInCohort,
+    OpenSumsRefused,
     OutOfTurn,
     PartbookError,
     ReplayedMessage,
@@ -249,6 +250,12 @@ def test_foreign_he_key_in_the_nodes_own_file(trio, tmp_path):
 def test_sealed_rounds_need_the_keys_for_them(trio, tmp_path, missing):
     node = LabelNode(replace(trio.config(ALTO, tmp_path), **{missing: None}))
     refused(tmp_path, ConfigError, lambda: train(trio, node, trio.plan("sealed")))
+
+
+def test_a_masked_round_where_the_label_wants_sums_sealed(trio, tmp_path):
+    node = LabelNode(replace(trio.config(ALTO, tmp_path), masked_sums=False))
+    assert "would read its sum" in refused(tmp_path, OpenSumsRefused, lambda: train(trio, node, trio.plan("masked")))
+    train(trio, node, trio.plan("sealed"))
 
 
 def test_a_node_with_another_identity_key_than_the_rosters_takes_no_part(trio, tmp_path):
@@ -735,10 +742,11 @@ def test_a_vault_that_cannot_be_used_is_named(trio, tmp_path):
 
 
 def test_the_nodes_configuration_never_comes_from_the_coordinator():
-    hostile = {"member": "Bass", "vault": "/elsewhere", "roster": "/r2", "seal-key": "/theirs"}
+    hostile = {"member": "Bass", "vault": "/elsewhere", "roster": "/r2", "seal-key": "/theirs", "masked-sums": True}
     own = {"member": "Alto", "vault": "/v", "roster": "/r", "identity": "/i"}
     config = node_config(Context(1, 2, own, RecordDict(), hostile))
     assert (config.member, config.vault, config.roster, config.seal_key) == ("Alto", Path("/v"), Path("/r"), None)
+    assert not config.masked_sums
     for key in own:
         with pytest.raises(ConfigError, match=key):
             node_config(Context(1, 2, {k: v for k, v in own.items() if k != key}, RecordDict(), hostile))

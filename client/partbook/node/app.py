@@ -8,6 +8,7 @@ The node's own configuration comes from `context.node_config`, never from the co
     identity    the label's identity key file
     receiving   its receiving key file (sealed rounds)
     seal-key    the custodian's public key file (sealed rounds)
+    masked-sums true to take part in masked rounds too, where the roster names a custodian (optional)
     state       folder for what is kept between exchanges (optional)
     journal     file for losses (optional)
     key         the vault's key file (optional)
@@ -58,6 +59,7 @@ def node_config(context: Context) -> NodeConfig:
         identity=Path(str(values["identity"])),
         receiving=path("receiving"),
         seal_key=path("seal-key"),
+        masked_sums=values.get("masked-sums") is True,
         state=path("state"),
         journal=path("journal"),
         key=path("key"),

@@ -30,6 +30,7 @@ from partbook.errors import (
     ForeignSealKey,
     InputError,
     NotInCohort,
+    OpenSumsRefused,
     StalePlan,
     UnknownModel,
     VaultError,
@@ -66,6 +67,7 @@ class NodeConfig:
         identity: the label's identity key.
         receiving: its receiving key; needed in sealed rounds.
         seal_key: the custodian's public key file; needed in sealed rounds.
+        masked_sums: whether rounds are accepted whose sum the coordinator reads, although the roster names a custodian.
         state: folder for what is kept between exchanges; inside the vault where None.
         journal: JSON-lines file for the label's own eyes: losses and norms, never sent. None keeps none.
         key: the vault's key file; inside the vault where None.
@@ -80,6 +82,7 @@ class NodeConfig:
     identity: Path
     receiving: Path | None = None
     seal_key: Path | None = None
+    masked_sums: bool = False
     state: Path | None = None
     journal: Path | None = None
     key: Path | None = None
@@ -294,6 +297,11 @@ class LabelNode:
             raise StalePlan(
                 f"{self.member} has handed over the shares that open a sum of round {plan.round}. Another sum of the "
                 "same updates could differ from it by a single one; finish that attempt, or plan another round."
+            )
+        if plan.mode == "masked" and self._roster.custodian is not None and not self._config.masked_sums:
+            raise OpenSumsRefused(
+                f"Round {plan.round} is masked: the coordinator would read its sum, though there is a custodian "
+                f"to seal it to. {self.member} takes part in sealed rounds only; `masked-sums` allows both."
             )
         if plan.mode == "sealed" and (self._receiving is None or self._seal_key is None):
             raise ConfigError(

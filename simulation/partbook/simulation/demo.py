@@ -249,7 +249,8 @@ class Demo:
                     journal=label.journal,
                     base=options.base,
                     seed=options.seed,
-                )
+                ),
+                masked_sums=options.mode == "masked",
             )
             for label in self._labels
         }

@@ -139,6 +139,7 @@ def _flower_config(config: NodeConfig) -> dict[str, str | int | float | bool]:
         "roster": str(config.roster),
         "identity": str(config.identity),
         "base": str(config.base),
+        "masked-sums": config.masked_sums,
     }
     optional: dict[str, Path | int | None] = {
         "receiving": config.receiving,

@@ -37,8 +37,8 @@ class Parties:
     custodian: CustodianConfig
     folders: Mapping[str, Path]
 
-    def node(self, config: NodeConfig) -> NodeConfig:
-        """A member's configuration with its keys filled in."""
+    def node(self, config: NodeConfig, *, masked_sums: bool = True) -> NodeConfig:
+        """A member's configuration with its keys filled in, and whether it takes part in masked rounds too."""
         folder = self.folders[config.member]
         return replace(
             config,
@@ -46,6 +46,7 @@ class Parties:
             identity=folder / "identity.pem",
             receiving=folder / "receiving.pem",
             seal_key=self.seal_key,
+            masked_sums=masked_sums,
         )
 
 

@@ -168,7 +168,8 @@ class Trial:
                     journal=homes[name] / "journal.jsonl",
                     base=options.base,
                     seed=options.seed,
-                )
+                ),
+                masked_sums=options.mode == "masked",
             )
             for name, vault in self._labels.items()
         }
