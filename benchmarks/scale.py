@@ -25,7 +25,7 @@ from partbook.secagg import messages as m
 from partbook.secagg.rings import CHUNK
 from partbook.simulation.palette import INK, LABEL_COLOURS, RULE, SOFT_INK
 
-DROPPED = 0.04  # of the cohort, at least one
+DROPPED: Final = 0.05
 PICTURE = Path(__file__).parent.parent / "docs" / "images" / "scale.svg"
 TURNS = 3
 
@@ -135,8 +135,8 @@ def draw(path: Path, rounds: Sequence[WholeRound], samples: Sequence[Sample], co
         (axes_of_bytes, "MB that one node receives and sends in a round", _MEGABYTES),
     ):
         _panel(axes, heading, layers, samples, everybody, whole)
-    heading: dict[str, Any] = {"fontfamily": "serif", "fontweight": "bold", "fontsize": 14, "color": INK}
-    figure.text(0.018, 0.965, "What a larger cohort costs each of its members", va="top", **heading)
+    bold: dict[str, Any] = {"fontfamily": "serif", "fontweight": "bold", "fontsize": 14, "color": INK}
+    figure.text(0.018, 0.965, "What a larger cohort costs each of its members", va="top", **bold)
     for height, text in (
         (0.895, "A masked round of a million parameters on one core. Areas: one node, measured among the "
                 "neighbours it really has;"),

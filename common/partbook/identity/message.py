@@ -77,6 +77,8 @@ class Message:
                 raise ValueError("a field is of the wrong kind")
             federation, kind, plan, sender, signature = map(str, texts)
             blob = base64.b64decode(signature, validate=True)
+            if base64.b64encode(blob).decode() != signature:
+                raise ValueError("its signature is spelt in another way")  # the last digit may hold unused bits
         except (ValueError, UnicodeDecodeError, binascii.Error) as error:
             raise CorruptMessage(
                 f"A protocol message does not parse ({error}); its sender must send it again."

@@ -36,8 +36,9 @@ SEED_BYTES: Final = 32
 # Keystream, sums and values of one block stay in a core's second-level cache (256 KiB each at 8 bytes).
 _BLOCK: Final = 2**15
 
-# Each of the masks adds less than 2^48 to an int64 before the sum is reduced.
-_MOST_MASKS: Final = 2**14 - 1
+# So many masks are added before a sum is reduced: each adds less than 2^48 to an int64, and the ciphers of more would
+# push each other out of the cache.
+_GROUP: Final = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +157,7 @@ def add_masks(values: NDArray[Any], masks: Sequence[tuple[bytes, int]], ring: Ri
 
     Args:
         values: (length,) elements of `ring`, reduced, at most `CHUNK` of them. They are reduced after, too.
-        masks: 32-byte seed, and +1 to add its mask or -1 to take it off. At most 16383.
+        masks: 32-byte seed, and +1 to add its mask or -1 to take it off; any number of them.
         ring: of `values`.
         chunk: index of the chunk in its vector; it selects the stream.
 
@@ -167,13 +168,16 @@ def add_masks(values: NDArray[Any], masks: Sequence[tuple[bytes, int]], ring: Ri
     ring.check(values)
     if len(values) > CHUNK:
         raise ValueError(f"A chunk has at most {CHUNK} elements, not {len(values)}; give one chunk at a time.")
-    if len(masks) > _MOST_MASKS:
-        raise ValueError(f"At most {_MOST_MASKS} masks are added at once, not {len(masks)}; add them in parts.")
+    if any(len(seed) != SEED_BYTES for seed, _ in masks):
+        raise ValueError(f"A mask has a seed of {SEED_BYTES} bytes.")
     if any(sign not in (1, -1) for _, sign in masks):
         raise ValueError("A mask is added (+1) or taken off (-1); another factor is a mistake of the caller.")
+    for start in range(0, len(masks), _GROUP):
+        _add_group(values, masks[start : start + _GROUP], ring, chunk)
+
+
+def _add_group(values: NDArray[Any], masks: Sequence[tuple[bytes, int]], ring: Ring, chunk: int) -> None:
     streams = [(_Stream(seed, ring, chunk), sign) for seed, sign in masks]
-    if not streams:
-        return
     keystream = np.empty(min(_BLOCK, len(values)), ring.dtype)
     sums = values if ring.wraps else np.empty(len(keystream), ring.accumulator)
     quotients = sums if ring.wraps else np.empty_like(sums)
