@@ -25,7 +25,7 @@ from partbook.secagg import messages as m
 from partbook.secagg.rings import CHUNK
 from partbook.simulation.palette import INK, LABEL_COLOURS, RULE, SOFT_INK
 
-DROPPED: Final = 0.05
+DROPPED = 0.05  # of the cohort, at least one
 PICTURE = Path(__file__).parent.parent / "docs" / "images" / "scale.svg"
 TURNS = 3
 
