@@ -180,7 +180,8 @@ def masking_claims(sizes: list[int], neighbours: list[int], turns: int) -> list[
             print(f"{what}: {ours.vector_bytes / size:.4f} bytes a parameter, Flower {flower.vector_bytes / size:.4f}")
             for name, target, here, there in (
                 ("masked", 4.0, ours.mask_seconds, flower.mask_seconds),
-                ("masked, hashed and signed (Flower: masked)", 4.0, ours.signed_seconds, flower.signed_seconds),
+                # Flower hashes and signs nothing: doing so as well must still cost less than its masks alone.
+                ("masked, hashed and signed (Flower: masked)", 1.0, ours.signed_seconds, flower.signed_seconds),
                 (
                     "quantised, masked, hashed and signed (Flower: quantised and masked)",
                     1.0,

@@ -99,7 +99,8 @@ def _stands(parties: Parties, federation: str) -> bool:
 def _write(parties: Parties, federation: str) -> None:
     office = parties.custodian
     office.secret.parent.mkdir(parents=True, exist_ok=True)
-    for path in (office.secret, parties.seal_key):
+    # What the record says was opened was opened with the old key.
+    for path in (office.secret, parties.seal_key, office.record):
         path.unlink(missing_ok=True)
     secret, public = generate()
     secret.write(office.secret, None)
