@@ -18,8 +18,9 @@ from partbook.errors import (
     UnsignedRoster,
     UnusableKey,
 )
-from partbook.identity.cli import PASSPHRASE_VARIABLE, keys, roster
+from partbook.identity.cli import keys, roster
 from partbook.identity.keys import IdentityKey
+from partbook.identity.passphrase import PASSPHRASE_VARIABLE
 from partbook.identity.receiving import ReceivingKey
 from partbook.identity.roster import Member, Roster
 

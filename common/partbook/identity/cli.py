@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from partbook.errors import AlteredFile, ConfigError, PartbookError, UnusableKey
+from partbook.identity.passphrase import PASSPHRASE_VARIABLE, given_passphrase, passphrase_of
 
 if TYPE_CHECKING:
     from partbook.identity.keys import PublicIdentity
     from partbook.identity.roster import Roster
-
-PASSPHRASE_VARIABLE: Final = "PARTBOOK_KEY_PASSPHRASE"  # noqa: S105 (its name, not one)
 
 keys = typer.Typer(help="Make a party's keys, and show what a key file is.", no_args_is_help=True, add_completion=False)
 roster = typer.Typer(
@@ -56,7 +54,7 @@ def new_keys(
 
     identity, receiving = IdentityKey.generate(), ReceivingKey.generate()
     entry = Member(name, identity.public, receiving.public)
-    passphrase = _given_passphrase(passphrase_file)
+    passphrase = given_passphrase(passphrase_file)
     paths = [out / f"{name}{ending}" for ending in (".pem", ".receiving.pem", ".public.toml")]
     _write_all(
         out,
@@ -87,7 +85,7 @@ def new_seal(
     from partbook.sealing.parameters import generate
 
     checked_name(name)
-    passphrase = _given_passphrase(passphrase_file)
+    passphrase = given_passphrase(passphrase_file)
     secret, public = generate()
     paths = [out / f"{name}{ending}" for ending in (".seal.secret", ".seal.public")]
     _write_all(out, [(paths[0], lambda path: secret.write(path, passphrase)), (paths[1], public.write)])
@@ -222,36 +220,8 @@ def _write_all(folder: Path, files: list[tuple[Path, Callable[[Path], None]]]) -
         raise
 
 
-def _given_passphrase(file: Path | None) -> bytes | None:
-    """The passphrase in `file`, or else in the environment, or none."""
-    from partbook.identity.keyfiles import read_secret
-
-    if file is not None:
-        found = read_secret(file, "passphrase file").rstrip(b"\r\n")
-        if not found:
-            raise UnusableKey(f"The passphrase file {file} is empty; write the passphrase on its first line.")
-        return found
-    return os.environ.get(PASSPHRASE_VARIABLE, "").encode() or None
-
-
 def _passphrase_of(path: Path, file: Path | None) -> bytes | None:
-    """What opens the key at `path`: nothing if it is not encrypted, else as given, else as typed."""
-    try:
-        with path.open("rb") as key:
-            encrypted = b"ENCRYPTED" in key.read(64)
-    except OSError:
-        return None  # load says what is wrong with it
-    if not encrypted:
-        return None
-    given = _given_passphrase(file)
-    if given is None:
-        if not os.isatty(0):
-            raise UnusableKey(
-                f"The key {path} is encrypted and nobody is there to ask; "
-                f"give --passphrase-file or set {PASSPHRASE_VARIABLE}."
-            )
-        given = str(typer.prompt(f"Passphrase of {path}", hide_input=True, err=True)).encode()
-    return given
+    return passphrase_of(path, file, remedy=f"give --passphrase-file or set {PASSPHRASE_VARIABLE}")
 
 
 def _kind_and_fingerprints(path: Path, passphrase_file: Path | None) -> tuple[str, dict[str, str]]:
@@ -282,7 +252,7 @@ def _kind_and_fingerprints(path: Path, passphrase_file: Path | None) -> tuple[st
     if path.suffixes[-2:] == [".seal", ".secret"]:
         from partbook.sealing.parameters import SealSecret
 
-        passphrase = _given_passphrase(passphrase_file)
+        passphrase = given_passphrase(passphrase_file)
         locked = "encrypted" if passphrase else "not encrypted"
         return f"seal key, private, {locked}", {"id": SealSecret.read(path, passphrase).key_id}
     entry = Member.read(path)

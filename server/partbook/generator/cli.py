@@ -8,24 +8,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from partbook.errors import ConfigError, GenerationError, InputError, IntegrityError, UnusableKey
+from partbook.errors import ConfigError, GenerationError, InputError, IntegrityError
+from partbook.identity.passphrase import given_passphrase, passphrase_of
 
 if TYPE_CHECKING:
     from partbook.generator.composing import Bar, Piece, PieceRequest
     from partbook.generator.release import Release
     from partbook.identity.keys import IdentityKey, PublicIdentity
-
-PASSPHRASE_VARIABLE: Final = "PARTBOOK_KEY_PASSPHRASE"  # noqa: S105 (its name, not one)
 
 release = typer.Typer(
     add_completion=False, help="Pack and sign a trained generator, or verify one.", no_args_is_help=True
@@ -53,13 +51,14 @@ def pack(
 ) -> None:
     """Put base model, tokeniser and adapter together and sign them."""
     from partbook.generator.release import pack_release
+    from partbook.identity.keys import IdentityKey
 
     described = _json_object(about) if about else {}
     if name:
         described["name"] = name
     if out.exists():  # before a key is made for nothing
         raise ConfigError(f"{out} exists already; a release is never overwritten: choose another folder.")
-    identity = _new_key(key) if new_key else _key(key)
+    identity = _new_key(key) if new_key else IdentityKey.load(key, passphrase_of(key))
     if base is None:
         from partbook.model.checkpoint import BASE
 
@@ -257,32 +256,12 @@ def _show(opened: Release, *, pinned: bool, as_json: bool) -> None:
     Console(soft_wrap=True, highlight=False, markup=False).print(table)
 
 
-def _key(path: Path) -> IdentityKey:
-    from partbook.identity.keys import IdentityKey
-
-    try:
-        encrypted = b"ENCRYPTED" in path.read_bytes()[:64]
-    except OSError:
-        encrypted = False  # load says what is wrong with it
-    return IdentityKey.load(path, _passphrase() if encrypted else None)
-
-
 def _new_key(path: Path) -> IdentityKey:
     from partbook.identity.keys import IdentityKey
 
     key = IdentityKey.generate()
-    given = os.environ.get(PASSPHRASE_VARIABLE)
-    key.save(path, given.encode() if given else None)
+    key.save(path, given_passphrase())
     return key
-
-
-def _passphrase() -> bytes:
-    given = os.environ.get(PASSPHRASE_VARIABLE)
-    if given is None:
-        if not os.isatty(0):
-            raise UnusableKey(f"The key is encrypted and nobody is there to ask; set {PASSPHRASE_VARIABLE}.")
-        given = str(typer.prompt("Passphrase of the identity key", hide_input=True, err=True))
-    return given.encode()
 
 
 def _json_object(path: Path) -> dict[str, Any]:
