@@ -377,8 +377,9 @@ class LabelNode:
         else:
             public = self._seal_key
             assert public is not None, "checked with the plan"
-            # Fields never straddle chunks: slots are cut, not numbers.
-            slots = plan.packing.pack(self._vector)[part].copy()
+            # A slot's fields are neighbours, so a chunk's slots come from a stretch of the numbers.
+            fields = plan.packing.fields
+            slots = plan.packing.pack(self._vector[part.start * fields : part.stop * fields])
             answer = machine.contribute(
                 slots, index, plan.chunks, lambda masked: seal(public, masked.astype(np.uint64)), public.key_id
             )
