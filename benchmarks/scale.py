@@ -85,11 +85,11 @@ def sampled(members: int, parameters: int, *, complete: bool = False, turns: int
 def _complete_up_to(members: int) -> Iterator[None]:
     """The cohort from which on the graph is k-regular, moved: to measure what is not done, and why."""
     usual = graph.COMPLETE
-    graph.COMPLETE = members  # type: ignore[misc]
+    graph.COMPLETE = members  # type: ignore[misc]  # a Final, moved for one measurement
     try:
         yield
     finally:
-        graph.COMPLETE = usual  # type: ignore[misc]
+        graph.COMPLETE = usual  # type: ignore[misc]  # and put back
 
 
 def show_head() -> None:

@@ -29,6 +29,7 @@ from partbook.errors import (
 from partbook.identity.keys import IdentityKey
 from partbook.identity.message import COORDINATOR, Message
 from partbook.identity.roster import Roster
+from partbook.node.keeping import write_whole
 from partbook.plan import exchanges as e
 from partbook.plan.rounds import RoundPlan
 from partbook.sealing.blocks import ChunkHead, open_chunk
@@ -221,15 +222,9 @@ class Custodian:
 
     def _write_record(self) -> None:
         path = self._config.record
-        temporary = path.with_suffix(".part")
+        records = {name: asdict(record) for name, record in self._opened.items()}
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with temporary.open("w", encoding="utf-8") as file:
-                json.dump(
-                    {name: asdict(record) for name, record in self._opened.items()}, file, indent=1, sort_keys=True
-                )
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
+            write_whole(path, json.dumps(records, indent=1, sort_keys=True).encode())
         except OSError as error:
             raise VaultError(f"{path} cannot be written ({error.strerror}); nothing was opened.") from error

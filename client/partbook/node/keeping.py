@@ -39,17 +39,9 @@ class Keeping:
         nonce = os.urandom(_NONCE)
         blob = nonce + self._cipher.encrypt(nonce, plain, name.encode())
         path = self._path(name)
-        temporary = path.with_suffix(".part")
         try:
-            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(blob)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-            self._flush()
+            write_whole(path, blob)
         except OSError as error:
-            temporary.unlink(missing_ok=True)
             raise VaultError(
                 f"{path} cannot be written ({error.strerror}); nothing was sent. "
                 "Free some space and start the round again."
@@ -79,14 +71,35 @@ class Keeping:
     def remove(self, name: str) -> None:
         """Forget what is kept under `name`, if anything."""
         self._path(name).unlink(missing_ok=True)
-        self._flush()
+        _flush(self._folder)
 
     def _path(self, name: str) -> Path:
         return self._folder / f"{name}{_SUFFIX}"
 
-    def _flush(self) -> None:
-        descriptor = os.open(self._folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Put `data` in place of what is at `path`, for its owner to read: whole or not at all, and on the disk.
+
+    Raises:
+        OSError: the disk refuses; what was there before is still there.
+    """
+    temporary = path.with_suffix(".part")
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        _flush(path.parent)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _flush(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

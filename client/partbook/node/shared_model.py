@@ -7,7 +7,6 @@ of what came out (PROTOCOL §2). A label that missed a round takes the steps it 
 from __future__ import annotations
 
 import hashlib
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from torch import Tensor
 
 from partbook.errors import AlteredFile, StalePlan, UnknownModel, VaultError
 from partbook.model.adapter import flatten, state_hash, unflatten
+from partbook.node.keeping import write_whole
 from partbook.plan.rounds import RoundPlan
 from partbook.plan.step import mean_update, step
 
@@ -75,15 +75,9 @@ class SharedModel:
             VaultError: the disk refuses; what was there before is still there.
         """
         about = {"round": str(self.round), "sha256": self._digest()}
-        temporary = path.with_suffix(".part")
         try:
-            with temporary.open("wb") as file:
-                file.write(save({"adapter": self.adapter, "velocity": self.velocity}, metadata=about))
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
+            write_whole(path, save({"adapter": self.adapter, "velocity": self.velocity}, metadata=about))
         except OSError as error:
-            temporary.unlink(missing_ok=True)
             raise VaultError(
                 f"{path} cannot be written ({error.strerror}); the step was not taken. Free some space, and the next "
                 "round takes it."

@@ -14,7 +14,6 @@ by name. The state is on the disk after every exchange, so a coordinator that is
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ from typing import TypeAlias, TypeVar
 
 from flwr.app import RecordDict
 
+from partbook.coordinator.checkpoints import replace_file
 from partbook.coordinator.totals import MaskedTotal, SealedTotal
 from partbook.errors import AlteredFile, CohortTooSmall, CorruptMessage, NodeFailed, PartbookError
 from partbook.identity.keys import IdentityKey
@@ -50,6 +50,27 @@ class AttemptRecord:
 
     seconds: dict[str, float] = field(default_factory=dict)
     dropped: dict[str, tuple[str, str]] = field(default_factory=dict)
+
+    def spent(self, kind: str, since: float) -> None:
+        """Count the time since `since` (`time.monotonic`) for an exchange."""
+        self.seconds[kind] = self.seconds.get(kind, 0.0) + time.monotonic() - since
+
+    def lose(self, member: str, kind: str, error: PartbookError) -> None:
+        """Remember where and why a member was lost first."""
+        self.dropped.setdefault(member, (kind, str(error)))
+
+
+def answered(replies: Mapping[str, RecordDict | Exception], member: str, timeout: float) -> RecordDict:
+    """A member's answer out of an exchange's.
+
+    Raises:
+        NodeFailed: there is none, or it is a refusal.
+    """
+    reply = replies.get(member, NodeFailed(f"{member} did not answer in {timeout:g} s."))
+    if isinstance(reply, Exception):
+        raise reply
+    wire.raise_refusal(reply, member)
+    return reply
 
 
 class Attempt:
@@ -126,14 +147,10 @@ class Attempt:
             replies = transport.exchange(kind, requests, timeout=timeout)
             for member in requests:
                 try:
-                    reply = replies.get(member, NodeFailed(f"{member} did not answer in {timeout:g} s."))
-                    if isinstance(reply, Exception):
-                        raise reply
-                    wire.raise_refusal(reply, member)
-                    accept(member, reply)
+                    accept(member, answered(replies, member, timeout))
                 except PartbookError as error:
-                    self.record.dropped.setdefault(member, (kind, str(error)))
-            self.record.seconds[kind] = self.record.seconds.get(kind, 0.0) + time.monotonic() - began
+                    self.record.lose(member, kind, error)
+            self.record.spent(kind, began)
 
         def exchange(
             kind: str, answer: str, requests: Mapping[str, bytes], accept: Callable[[str, bytes], None], close: Close[T]
@@ -234,10 +251,4 @@ class Attempt:
                 "dropped": self.record.dropped,
             }
         ).encode()
-        temporary = self._path.with_suffix(".part")
-        with temporary.open("wb") as file:
-            for data in (len(head).to_bytes(8, "big"), head, *parts):
-                file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(self._path)
+        replace_file(self._path, len(head).to_bytes(8, "big"), head, *parts)

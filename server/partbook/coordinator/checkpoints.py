@@ -82,14 +82,14 @@ class Checkpoints:
     def save(self, state: FederationState, like: dict[str, Any]) -> None:
         """Write a state; `like` is an adapter state that gives names and shapes."""
         arrays = {"adapter": state.adapter, "velocity": state.velocity}
-        _replace(self._path(state.round), save({k: np.ascontiguousarray(v) for k, v in arrays.items()}))
+        replace_file(self._path(state.round), save({k: np.ascontiguousarray(v) for k, v in arrays.items()}))
         named = unflatten(state.adapter, like)
         if state_hash(named) == state.history[-1].adapter_hash:
             self._save_final(named, state.round)
         # state.json is last: until it names the round, the round before is the newest.
         history = [asdict(record) for record in state.history]
         head = {"federation": self._federation, "base": self._base_hash, "history": history}
-        _replace(self._folder / "state.json", _json(head))
+        replace_file(self._folder / "state.json", _json(head))
 
     def _save_final(self, named: dict[str, Any], number: int) -> None:
         final = self._folder / "adapter.safetensors"
@@ -97,7 +97,7 @@ class Checkpoints:
         save_adapter(final, named, {**about, "adapter": state_hash(named)})
         digest = hashlib.sha256(final.read_bytes()).hexdigest()
         files = {"adapter.safetensors": {"sha256": digest, "bytes": final.stat().st_size}}
-        _replace(self._folder / "manifest.json", _json({"files": files, "about": about}))
+        replace_file(self._folder / "manifest.json", _json({"files": files, "about": about}))
 
     @property
     def given_up(self) -> int:
@@ -110,7 +110,7 @@ class Checkpoints:
 
     def give_up(self, number: int) -> None:
         """Never plan this round, or one before it, again."""
-        _replace(self._folder / "given-up.json", _json({"round": number}))
+        replace_file(self._folder / "given-up.json", _json({"round": number}))
 
     def load(self) -> FederationState | None:
         """The newest state, or None where there is none yet.
@@ -146,10 +146,11 @@ def _json(value: Any) -> bytes:
     return (json.dumps(value, indent=1, sort_keys=True) + "\n").encode()
 
 
-def _replace(path: Path, data: bytes) -> None:
+def replace_file(path: Path, *parts: bytes) -> None:
+    """Put the parts, one after another, in place of what is at `path`: whole or not at all, and on the disk."""
     temporary = path.with_suffix(path.suffix + ".part")
     with temporary.open("wb") as file:
-        file.write(data)
+        file.writelines(parts)
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)

@@ -18,7 +18,8 @@ from flwr.app import RecordDict
 from numpy.typing import NDArray
 from torch import Tensor
 
-from partbook.coordinator.attempt import Attempt, AttemptRecord
+from partbook.coordinator.attempt import Attempt, AttemptRecord, answered
+from partbook.coordinator.checkpoints import replace_file
 from partbook.coordinator.totals import SealedTotal
 from partbook.errors import (
     AlteredCiphertext,
@@ -110,7 +111,7 @@ class SealedSums:
                     hashes[member] = e.ModelHash.of(message).model
                     reached[member] = number
                 except PartbookError as error:
-                    record.dropped.setdefault(member, (wire.APPLY, str(error)))
+                    record.lose(member, wire.APPLY, error)
             for member in declined:
                 # It stands elsewhere than it said, as after a restored backup: next time it gets every sum again, and
                 # passes over those it has.
@@ -173,7 +174,7 @@ class SealedSums:
                 if e.ModelHash.of(message).model == model_hash:
                     endorsed[member] = data.decode()
             except PartbookError as error:
-                record.dropped.setdefault(member, (wire.ENDORSE, str(error)))
+                record.lose(member, wire.ENDORSE, error)
         if len(endorsed) < plan.threshold:
             raise CohortTooSmall(
                 f"{len(endorsed)} labels endorse the release of the model after round {number}, {plan.threshold} are "
@@ -186,7 +187,7 @@ class SealedSums:
                 try:
                     return self._released(member, answer, plan, model_hash, like)
                 except PartbookError as error:
-                    record.dropped.setdefault(member, (wire.PUBLISH, str(error)))
+                    record.lose(member, wire.PUBLISH, error)
         raise NodeFailed("No label handed the model over. " + "; ".join(why for _, why in record.dropped.values()))
 
     def _released(
@@ -217,18 +218,14 @@ class SealedSums:
         good: dict[str, RecordDict] = {}
         for member in contents:
             try:
-                reply = replies.get(member) or NodeFailed(f"{member} did not answer in {self._timeout:g} s.")
-                if isinstance(reply, Exception):
-                    raise reply
-                wire.raise_refusal(reply, member)
-                good[member] = reply
+                good[member] = answered(replies, member, self._timeout)
             except PartbookError as error:
                 if needed:
                     raise
                 if declined is not None and isinstance(replies.get(member), RecordDict):
                     declined.add(member)
-                record.dropped.setdefault(member, (kind, str(error)))
-        record.seconds[kind] = record.seconds.get(kind, 0.0) + time.monotonic() - began
+                record.lose(member, kind, error)
+        record.spent(kind, began)
         return good
 
     def _path(self, number: int) -> Path:
@@ -240,18 +237,11 @@ class SealedSums:
         return found
 
     def _keep_reached(self, reached: dict[str, int]) -> None:
-        path = self._folder / "reached.json"
-        temporary = path.with_suffix(".part")
-        temporary.write_text(json.dumps(reached, sort_keys=True))
-        temporary.replace(path)
+        replace_file(self._folder / "reached.json", json.dumps(reached, sort_keys=True).encode())
 
 
 def _write_parts(path: Path, parts: list[bytes]) -> None:
-    temporary = path.with_suffix(".part")
-    with temporary.open("wb") as file:
-        for part in parts:
-            file.write(len(part).to_bytes(8, "big") + part)
-    temporary.replace(path)
+    replace_file(path, *(piece for part in parts for piece in (len(part).to_bytes(8, "big"), part)))
 
 
 def _read_parts(path: Path) -> list[bytes]:
