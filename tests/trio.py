@@ -21,14 +21,15 @@ from partbook.model.checkpoint import base_manifest, load_model
 from partbook.music.tokens import Tokenizer
 from partbook.node.label import LabelNode, NodeConfig
 from partbook.plan import exchanges as e
-from partbook.plan.rounds import LocalTraining, RoundPlan
+from partbook.plan.rounds import RoundPlan
+from partbook.plan.training import PlainTraining
 from partbook.secagg import messages as m
 from partbook.secagg.coordinator import CoordinatorRound
 from partbook.simulation.parties import CUSTODIAN, Parties, enrol
 from partbook.vault.store import Vault
 
 MEMBERS = ("Alto", "Bass", "Tenor")
-TRAINING = LocalTraining(steps=1, batch=1, clip=0.5)
+TRAINING = PlainTraining(steps=1, batch=1, clip=0.5)
 STEPS = ("advertise", "share", "contribute", "confirm", "reveal")
 
 
@@ -76,7 +77,11 @@ class Trio:
     def config(self, member: str, state: Path, seed: int | None = 1) -> NodeConfig:
         """A node that keeps what it keeps in a folder of its own."""
         vault = self.folder / member / "vault"
-        bare = NodeConfig(member, vault, Path(), Path(), state=state / member, base=self.base, seed=seed)
+        # The vault is everybody's, so what was spent lies with the rest of one test's state.
+        kept = state / member
+        bare = NodeConfig(
+            member, vault, Path(), Path(), state=kept, ledger=kept / "ledger.sqlite", base=self.base, seed=seed
+        )
         return self.parties.node(replace(bare, journal=state / f"{member}.jsonl"))
 
     def nodes(self, state: Path, seed: int | None = 1, *, trained: bool = False) -> dict[str, LabelNode]:
@@ -84,7 +89,8 @@ class Trio:
         if trained:
             for member in MEMBERS:
                 (state / member).mkdir(parents=True)
-                shutil.copy(self._trained / member / "vector.sealed", state / member)
+                for name in ("vector.sealed", *(path.name for path in (self._trained / member).glob("ledger.sqlite*"))):
+                    shutil.copy(self._trained / member / name, state / member)
         return {member: LabelNode(self.config(member, state, seed)) for member in MEMBERS}
 
     @cached_property
@@ -92,6 +98,7 @@ class Trio:
         plan, folder = self.signed(self.plan()), self.folder / "trained"
         for node in self.nodes(folder).values():
             node.train(plan, self.start.tobytes())
+            node.close()
         return folder
 
     def custodian(self, folder: Path) -> Custodian:

@@ -32,6 +32,7 @@ COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
         "node",
         "Write, sign and check the list of who belongs to a federation.",
     ),
+    "privacy": ("partbook.privacy.cli:app", "node", "Plan what a federation's noise costs, before anybody trains."),
     "release": (
         "partbook.generator.cli:release",
         "coordinator",

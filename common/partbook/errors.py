@@ -12,6 +12,7 @@
     │   │   └── AnalysisCrashed      reading it ended the process that read it
     │   ├── ScoreError           a MIDI file or token sequence cannot be used
     │   ├── UnusableKey          an identity key cannot be read, opened or written
+    │   ├── WithdrawnRecording   audio that its label has withdrawn
     │   └── ConfigError          a configuration key is wrong or missing
     ├── IntegrityError           bytes are not what their manifest says
     │   ├── AlteredFile              a hash does not match
@@ -20,7 +21,8 @@
     ├── VaultError               the label's store
     │   ├── WrongVaultKey            the key does not open this vault
     │   ├── InsecureKeyFile          others may read the key
-    │   └── VaultBusy                another process is writing to it
+    │   ├── VaultBusy                another process is writing to it
+    │   └── LedgerBroken             the label's ledger of privacy was altered, or does not fit what the node holds
     ├── RoundError               a round cannot go on
     │   ├── CohortTooSmall           fewer members answered than the plan needs
     │   ├── NodeFailed               one member answered with an error
@@ -44,7 +46,16 @@
     │   ├── OpenSumsRefused          the coordinator would read the sum, which this label wants sealed
     │   ├── StalePlan                the plan's round is over
     │   ├── NotInCohort              the plan is for others
-    │   └── UnknownModel             the model is not the one the last round led to
+    │   ├── UnknownModel             the model is not the one the last round led to
+    │   ├── UnknownCoordinator       the label's policy names another coordinator
+    │   ├── CohortRefused            fewer labels than the label's policy wants around it
+    │   ├── NoiseRefused             no noise, or of a kind the label's policy does not allow
+    │   ├── SamplingRefused          recordings would be drawn more often than the label's policy allows
+    │   ├── RoundsRefused            more rounds than the label's policy allows
+    │   ├── ReleaseRefused           the label's policy hands no model over by itself
+    │   ├── OutsideHours             the label's policy lets nobody train at this time
+    │   └── BudgetExhausted          the label's recordings would lose more privacy than its policy allows
+    ├── UnsupportedEvent         an accountant was asked for the cost of something it has no theorem for
     └── GenerationError          the generator cannot do what was asked
 
 A message says what was wrong, where, and what the person can do about it.
@@ -101,6 +112,10 @@ class UnusableKey(InputError):
     """An identity key cannot be read, opened or written."""
 
 
+class WithdrawnRecording(InputError):
+    """The audio is of a recording that its label has withdrawn for good."""
+
+
 class ConfigError(InputError):
     """A configuration key is wrong or missing; the message names it."""
 
@@ -135,6 +150,10 @@ class InsecureKeyFile(VaultError):
 
 class VaultBusy(VaultError):
     """Another process is writing to the vault."""
+
+
+class LedgerBroken(VaultError):
+    """The label's ledger of privacy was altered, or does not fit what the node holds."""
 
 
 class RoundError(PartbookError):
@@ -231,6 +250,42 @@ class NotInCohort(PolicyRefusal):
 
 class UnknownModel(PolicyRefusal):
     """The model offered is not the one the last round led to."""
+
+
+class UnknownCoordinator(PolicyRefusal):
+    """The coordinator is not the one that the label's policy names."""
+
+
+class CohortRefused(PolicyRefusal):
+    """The plan brings together fewer labels than the label's policy wants."""
+
+
+class NoiseRefused(PolicyRefusal):
+    """The plan adds no noise, or noise of a kind that the label's policy does not allow."""
+
+
+class SamplingRefused(PolicyRefusal):
+    """The plan draws recordings with a probability above what the label's policy allows."""
+
+
+class RoundsRefused(PolicyRefusal):
+    """The label has taken part in as many rounds as its policy allows."""
+
+
+class ReleaseRefused(PolicyRefusal):
+    """The label's policy lets its node hand over, or endorse, no model by itself."""
+
+
+class OutsideHours(PolicyRefusal):
+    """The label's policy lets nobody train at this time of the day."""
+
+
+class BudgetExhausted(PolicyRefusal):
+    """After this plan a recording would have lost more privacy than the label's policy allows."""
+
+
+class UnsupportedEvent(PartbookError):
+    """An accountant was asked for the cost of something it has no theorem for; it answers nothing, not too little."""
 
 
 class GenerationError(PartbookError):

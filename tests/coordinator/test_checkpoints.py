@@ -7,6 +7,7 @@ import torch
 from partbook.coordinator.checkpoints import Checkpoints, FederationState, RoundRecord
 from partbook.errors import AlteredFile, ConfigError
 from partbook.model.adapter import load_adapter, state_hash, unflatten
+from partbook.plan.step import Motion
 
 LIKE = {"x.b": torch.zeros(2, 2), "norm.weight": torch.zeros(3)}
 
@@ -16,10 +17,11 @@ def state(rounds: int, *, known: bool = True) -> FederationState:
     adapter = np.arange(7, dtype=np.float32) + rounds
     newest = state_hash(unflatten(adapter, LIKE)) if known else "e" * 64
     records = [
-        RoundRecord(n, "f" * 64, ("A", "B"), 1.5, 0.1, {"A": 2.0}, {"C": "query.share"}, {"train": 2.5})
+        RoundRecord(n, "f" * 64, ("A", "B"), 1.5, 0.1, {"A": 2.0}, {"C": "query.share"}, {"train": 2.5}, {"colluders": "[]"})
         for n in range(rounds)
     ]
-    return FederationState(adapter, np.ones(7, np.float32), (*records, RoundRecord(rounds, newest, ("A", "B"))))
+    motion = Motion(np.ones(7, np.float32), np.full(7, 2.0, np.float32), rounds)
+    return FederationState(adapter, motion, (*records, RoundRecord(rounds, newest, ("A", "B"))))
 
 
 def test_the_newest_state_comes_back(tmp_path: Path) -> None:
@@ -31,6 +33,7 @@ def test_the_newest_state_comes_back(tmp_path: Path) -> None:
     assert found is not None
     assert found.history == state(1).history
     assert np.array_equal(found.adapter, state(1).adapter)
+    assert (found.motion.velocity[0], found.motion.second[0], found.motion.steps) == (1.0, 2.0, 1)
     assert load_adapter(tmp_path / "adapter.safetensors")["norm.weight"].tolist() == [1, 2, 3]
 
 
@@ -47,9 +50,11 @@ def test_an_adapter_that_the_coordinator_does_not_know_is_not_written_out(tmp_pa
 def test_a_round_that_was_given_up_is_remembered(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path, "trio", "base")
     assert checkpoints.given_up == 0
-    checkpoints.give_up(4)
+    checkpoints.give_up(2, {"outsiders": "[]"})
+    checkpoints.give_up(4, {"colluders": "[]"})
     assert Checkpoints(tmp_path, "trio", "base").given_up == 4
-    for text in ("", "{", "[]", "{}", '{"round": "x"}'):
+    assert checkpoints.lost() == ((2, {"outsiders": "[]"}), (4, {"colluders": "[]"}))
+    for text in ("", "{", "[]", "{}", '{"rounds": [{"round": "x"}]}'):
         (tmp_path / "given-up.json").write_text(text)
         with pytest.raises(AlteredFile, match="given-up"):
             _ = checkpoints.given_up

@@ -29,7 +29,7 @@ def test_a_fresh_model_is_the_base_models_adapter() -> None:
     fresh = SharedModel.fresh(LIKE)
     assert fresh.round == 0
     assert fresh.hash == state_hash(LIKE)
-    assert not fresh.velocity.any()
+    assert not fresh.motion.velocity.any()
 
 
 @given(rule=st.builds(ServerStep, learning_rate=st.floats(0.01, 10), momentum=st.floats(0, 0.99)), seed=st.integers(0))
@@ -44,7 +44,7 @@ def test_labels_that_take_the_same_steps_hold_the_same_bits_whatever_restarts(tr
         restarted.save(tmp_path / "model")
         steady = steady.after(plan, total, 3)
         assert restarted.hash == steady.hash
-        assert np.array_equal(restarted.velocity, steady.velocity)
+        assert np.array_equal(restarted.motion.velocity, steady.motion.velocity)
     assert SharedModel.load(tmp_path / "model", LIKE).round == 3
 
 

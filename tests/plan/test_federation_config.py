@@ -4,9 +4,11 @@ import pytest
 
 from partbook.errors import ConfigError
 from partbook.plan.federation import FederationConfig
-from partbook.plan.rounds import LocalTraining, ServerStep
+from partbook.plan.rounds import ServerStep
+from partbook.plan.training import DistributedDp, PlainTraining
 
 HEAD = "roster = 'r.toml'\nkey = 'c.pem'\nstate = 's'\n"
+DP = "[training]\nkind = 'distributed'\nnoise_multiplier = 1.5\nsampling = 0.1\nbatch = 100\n"
 
 
 def test_a_configuration_survives_its_file(tmp_path: Path) -> None:
@@ -17,7 +19,7 @@ def test_a_configuration_survives_its_file(tmp_path: Path) -> None:
         rounds=5,
         threshold=2,
         state=tmp_path / "state",
-        training=LocalTraining(steps=3),
+        training=PlainTraining(steps=3),
         step=ServerStep(momentum=0.5),
         timeout=1.5,
     )
@@ -27,8 +29,9 @@ def test_a_configuration_survives_its_file(tmp_path: Path) -> None:
 
 def test_the_defaults_are_safe(tmp_path: Path) -> None:
     path = tmp_path / "federation.toml"
-    path.write_text(HEAD + "rounds = 3\nseal_key = 'k'\n")
+    path.write_text(HEAD + "rounds = 3\nseal_key = 'k'\n" + DP)
     config = FederationConfig.read(path)
+    assert config.training == DistributedDp(noise_multiplier=1.5, sampling=0.1, batch=100)
     assert config.mode == "sealed"
     assert config.threshold is None  # the secure one, of the roster's members
     assert config.number_bits == 16
@@ -37,7 +40,14 @@ def test_the_defaults_are_safe(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("mode", "bits", "number"), [("masked", None, 20), ("sealed", None, 16), ("masked", 12, 12)])
 def test_bits_follow_the_mode_unless_given(mode: str, bits: int | None, number: int) -> None:
     config = FederationConfig(
-        roster=Path("r"), key=Path("c"), seal_key=Path("k"), rounds=1, state=Path("s"), mode=mode, bits=bits
+        roster=Path("r"),
+        key=Path("c"),
+        seal_key=Path("k"),
+        rounds=1,
+        state=Path("s"),
+        mode=mode,
+        bits=bits,
+        training=PlainTraining(),
     )
     assert config.number_bits == number
 
@@ -46,13 +56,16 @@ def test_bits_follow_the_mode_unless_given(mode: str, bits: int | None, number: 
     ("text", "key"),
     [
         (HEAD + "mode = 'masked'\n", "rounds"),
-        (HEAD + "rounds = 3\n", "seal_key"),
+        (HEAD + "rounds = 3\n" + DP, "seal_key"),
         (HEAD + "rounds = 3\nmode = 'clear'\n", "mode"),
         (HEAD + "rounds = 3\nmode = 'masked'\nbits = 30\n", "bits"),
         (HEAD + "rounds = 3\nmode = 'masked'\ntimeout = 0\n", "timeout"),
-        (HEAD + "rounds = 3\nmode = 'masked'\n[training]\nclip = -1\n", "training.clip"),
-        (HEAD + "rounds = 3\nmode = 'masked'\nhurry = true\n", "hurry"),
-        (HEAD + "rounds = 3\nmode = 'masked'\nmembers = ['A', 'B', 'C']\n", "members"),
+        (HEAD + "rounds = 3\nmode = 'masked'\n[training]\nkind = 'plain'\nclip = -1\n", r"training\.plain\.clip"),
+        (HEAD + "rounds = 3\nmode = 'masked'\n[training]\nkind = 'loud'\n", "training"),
+        (HEAD + "rounds = 3\nmode = 'masked'\n" + DP.replace("1.5", "0"), r"training\.distributed\.noise_multiplier"),
+        (HEAD + "rounds = 3\nmode = 'masked'\n", "training"),  # whether there is noise is said, never assumed
+        (HEAD + "rounds = 3\nmode = 'masked'\nhurry = true\n" + DP, "hurry"),
+        (HEAD + "rounds = 3\nmode = 'masked'\nmembers = ['A', 'B', 'C']\n" + DP, "members"),
         ("rounds = 3\nmode = 'masked'\nkey = 'c'\nstate = 's'\n", "roster"),
         ("roster = ", "TOML"),
     ],

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from trio import MEMBERS, Trio
 
 from partbook.errors import CorruptMessage, ForeignSealKey, ForgedMember
-from partbook.plan.rounds import MINIMUM_COHORT, LocalTraining, RoundPlan, ServerStep, default_threshold
+from partbook.plan.rounds import MINIMUM_COHORT, RoundPlan, ServerStep, default_threshold
+from partbook.plan.training import DistributedDp, LocalDp, PlainTraining
 from partbook.secagg.rings import CHUNK, RESIDUES, WORDS
 
 FIELDS = {
@@ -22,10 +23,11 @@ FIELDS = {
     "parameters": 10,
     "cohort": ("Alto", "Bass", "Tenor"),
     "threshold": 3,
-    "training": LocalTraining(),
+    "training": PlainTraining(),
     "mode": "masked",
     "bits": 16,
 }
+NOISY = {"kind": "distributed", "noise_multiplier": 1.0, "sampling": 0.5, "batch": 9.0}
 SEALED = {**FIELDS, "mode": "sealed", "seal_key": "c" * 64}
 
 
@@ -46,7 +48,7 @@ def test_a_plan_survives_its_canonical_form(fields: dict) -> None:
     federation=st.text(st.characters(codec="utf-8"), min_size=1, max_size=20),
 )
 def test_any_plan_survives_its_canonical_form(learning_rate: float, clip: float, **fields: object) -> None:
-    training = LocalTraining(learning_rate=learning_rate, clip=clip)
+    training = PlainTraining(learning_rate=learning_rate, clip=clip)
     plan = RoundPlan(**{**FIELDS, **fields, "training": training})
     assert RoundPlan.decode(plan.encode()) == plan
 
@@ -54,7 +56,9 @@ def test_any_plan_survives_its_canonical_form(learning_rate: float, clip: float,
 CHANGES = [
     {"round": 4}, {"federation": "trio"}, {"model_hash": "c" * 64}, {"threshold": 2}, {"nonce": "f" * 32},
     {"roster": "0" * 64}, {"deadline": 1}, {"base_hash": "0" * 64}, {"parameters": 11}, {"bits": 12},
-    {"cohort": ("Alto", "Bass", "Cantus")}, {"training": LocalTraining(clip=1.0)}, {"step": ServerStep(momentum=0.1)},
+    {"cohort": ("Alto", "Bass", "Cantus")}, {"training": PlainTraining(clip=1.0)}, {"step": ServerStep(momentum=0.1)},
+    {"training": DistributedDp(noise_multiplier=1.0, sampling=0.5, batch=9.0)}, {"scope": "norms"},
+    {"training": LocalDp(noise_multiplier=1.0, sampling=0.5, batch=3.0)},
     {"mode": "sealed", "seal_key": "c" * 64},
 ]  # fmt: skip
 
@@ -93,8 +97,15 @@ def test_every_field_of_a_plan_is_among_those_changes() -> None:
         ({"seal_key": "c" * 64}, "custodian's key"),
         ({"locks": {"masks": False}}, "locks"),
         ({"loss_please": True}, "loss_please"),
-        ({"training": {"clip": 0}}, "training.clip"),
-        ({"training": {"clip": 1e-320}}, "plan"),
+        ({"training": {"kind": "plain", "clip": 0}}, r"training\.plain\.clip"),
+        ({"training": {"kind": "plain", "clip": 1e-320}}, "plan"),
+        ({"training": {"clip": 1}}, "training"),
+        ({"training": {**NOISY, "noise_multiplier": 0}}, "noise_multiplier"),
+        ({"training": {**NOISY, "sampling": 1.5}}, "sampling"),
+        ({"training": {**NOISY, "sampling": 0}}, "sampling"),
+        ({"training": {**NOISY, "colluders": 3}}, "colluders"),
+        ({"training": {**NOISY, "noise_multiplier": 900}}, "plan"),  # leaves no steps of the grid for the updates
+        ({"scope": "some"}, "scope"),
         ({"step": {"learning_rate": 0}}, "step.learning_rate"),
         ({"step": {"momentum": 1}}, "step.momentum"),
     ],
@@ -181,8 +192,16 @@ def test_two_attempts_at_a_round_ask_the_same_question() -> None:
     plan = RoundPlan(**FIELDS)
     for same in ({"nonce": "f" * 32}, {"deadline": 1}, {"threshold": 2}, {"cohort": ("Alto", "Bass", "Cantus")}):
         assert RoundPlan(**{**FIELDS, **same}).question() == plan.question()
-    for other in ({"round": 4}, {"bits": 12}, {"model_hash": "0" * 64}, {"training": LocalTraining(steps=1)}):
+    for other in ({"round": 4}, {"bits": 12}, {"model_hash": "0" * 64}, {"training": PlainTraining(steps=1)}):
         assert RoundPlan(**{**FIELDS, **other}).question() != plan.question()
+
+
+def test_a_share_of_noise_for_another_threshold_answers_another_question() -> None:
+    noisy = RoundPlan(**{**FIELDS, "training": NOISY})
+    assert noisy.grid.honest == 3
+    lower = RoundPlan(**{**FIELDS, "training": NOISY, "threshold": 2})
+    assert (lower.grid.honest, lower.grid.noise_multiplier) == (2, 1.0)
+    assert lower.question() != noisy.question()
 
 
 def test_a_session_takes_its_keys_from_the_pinned_roster(trio: Trio) -> None:

@@ -27,7 +27,7 @@ ROOT = Path(__file__).parent.parent.parent
 CODE = """
 from pathlib import Path
 from rich.console import Console
-from partbook.plan.rounds import LocalTraining
+from partbook.plan.training import PlainTraining
 from partbook.simulation.demo import Demo, DemoOptions
 from partbook.simulation.watching import RichWatcher
 import sys
@@ -35,7 +35,7 @@ if __name__ == "__main__":
     home, out = map(Path, sys.argv[1:3])
     options = DemoOptions(
         home=home, out=out, recordings=3, heldout=1, seconds=20, rounds=2, piece_seconds=20,
-        training=LocalTraining(steps=4, batch=3, learning_rate=5e-3, clip=5.0), drops=tuple(sys.argv[3:]),
+        training=PlainTraining(steps=4, batch=3, learning_rate=5e-3, clip=5.0), drops=tuple(sys.argv[3:]),
     )
     with RichWatcher(Console()) as watcher:
         Demo(options, watcher).run()

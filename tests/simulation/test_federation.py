@@ -27,7 +27,8 @@ from partbook.music.tokens import Tokenizer
 from partbook.node.label import NodeConfig
 from partbook.plan import exchanges, wire
 from partbook.plan.federation import FederationConfig
-from partbook.plan.rounds import LocalTraining, ServerStep
+from partbook.plan.rounds import ServerStep
+from partbook.plan.training import PlainTraining
 from partbook.secagg import messages as sums
 from partbook.secagg.node import NodeRound
 from partbook.simulation.drops import Drop
@@ -58,7 +59,7 @@ BODIES = {
     "publish": exchanges.Publish,
     "published": exchanges.ModelHash,
 }
-TRAINING = LocalTraining(steps=6, batch=3, learning_rate=1e-2, clip=2.0)
+TRAINING = PlainTraining(steps=6, batch=3, learning_rate=1e-2, clip=2.0)
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +131,10 @@ def anew(
     """The same parties as if none of them had taken part in anything yet."""
     return (
         config.model_copy(update={"state": folder / "state"}),
-        {member: replace(node, state=folder / member) for member, node in nodes.items()},
+        {
+            member: replace(node, state=folder / member, ledger=folder / f"{member}.ledger.sqlite")
+            for member, node in nodes.items()
+        },
         replace(parties.custodian, record=folder / "opened.json"),
     )
 

@@ -8,7 +8,8 @@ The node's own configuration comes from `context.node_config`, never from the co
     identity    the label's identity key file
     receiving   its receiving key file (sealed rounds)
     seal-key    the custodian's public key file (sealed rounds)
-    masked-sums true to take part in masked rounds too, where the roster names a custodian (optional)
+    policy      what the label allows (optional; the safe default where not given)
+    ledger      what its recordings have spent (optional; inside the vault where not given)
     state       folder for what is kept between exchanges (optional)
     journal     file for losses (optional)
     key         the vault's key file (optional)
@@ -59,7 +60,8 @@ def node_config(context: Context) -> NodeConfig:
         identity=Path(str(values["identity"])),
         receiving=path("receiving"),
         seal_key=path("seal-key"),
-        masked_sums=values.get("masked-sums") is True,
+        policy=path("policy"),
+        ledger=path("ledger"),
         state=path("state"),
         journal=path("journal"),
         key=path("key"),
@@ -80,6 +82,8 @@ def label_node(context: Context) -> LabelNode:
 def close_nodes() -> None:
     """Forget all open nodes and what they hold in memory."""
     with _opening:
+        for node in _nodes.values():
+            node.close()
         _nodes.clear()
 
 

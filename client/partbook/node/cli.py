@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from partbook.node import budget_cli
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -15,10 +17,13 @@ if TYPE_CHECKING:
     from partbook.vault.store import VaultSummary
 
 app = typer.Typer(
-    help="A label's side: ingest recordings, look after the vault.",
+    help="A label's side: ingest recordings, look after the vault and its privacy.",
     no_args_is_help=True,
     add_completion=False,
 )
+app.command()(budget_cli.budget)
+app.command()(budget_cli.policy)
+app.command()(budget_cli.withdraw)
 
 _Vault = Annotated[Path, typer.Option("--vault", help="Folder of the vault.", show_default=False)]
 _Key = Annotated[Path | None, typer.Option("--key", help="Key file of mode 0600; inside the vault where not given.")]

@@ -3,6 +3,9 @@
 No network here: signed messages come in and go out as bytes. Whatever a later exchange rests on is on the disk,
 encrypted, before the answer leaves, so a node that is killed goes on with the round it was in. A retry of a round
 sends the *stored* vector under fresh masks, never a freshly trained one (PROTOCOL §1).
+
+The label's policy decides what it takes part in. Its ledger is debited before training, and the debit is made final
+before a contribution leaves; neither can be reached from outside.
 """
 
 from __future__ import annotations
@@ -11,11 +14,11 @@ import base64
 import binascii
 import hashlib
 import json
-import os
 import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Final
 
@@ -28,9 +31,9 @@ from partbook.errors import (
     ConfigError,
     CorruptMessage,
     ForeignSealKey,
-    InputError,
+    LedgerBroken,
     NotInCohort,
-    OpenSumsRefused,
+    ReleaseRefused,
     StalePlan,
     UnknownModel,
     VaultError,
@@ -39,17 +42,20 @@ from partbook.identity.keys import IdentityKey
 from partbook.identity.message import COORDINATOR, Message
 from partbook.identity.receiving import ReceivingKey
 from partbook.identity.roster import Roster
-from partbook.model.adapter import adapter_state, attach, state_hash, unflatten
-from partbook.model.checkpoint import BASE, base_manifest, load_model, load_tokenizer
+from partbook.model.adapter import selection, state_hash, unflatten
+from partbook.model.checkpoint import BASE, base_manifest
 from partbook.node.keeping import Keeping
+from partbook.node.learning import Learned, Learner
+from partbook.node.ledger import LEDGER_FILE, Ledger
+from partbook.node.policy import Policy
 from partbook.node.shared_model import SharedModel
 from partbook.plan import exchanges as e
 from partbook.plan.rounds import RoundPlan
+from partbook.privacy.events import events_of
 from partbook.sealing.blocks import seal
 from partbook.sealing.parameters import SealPublic
 from partbook.secagg.node import NodeRound
 from partbook.secagg.rings import CHUNK
-from partbook.training.local import Examples, local_update
 from partbook.vault.store import Vault
 
 _VECTOR: Final = "vector"
@@ -67,7 +73,9 @@ class NodeConfig:
         identity: the label's identity key.
         receiving: its receiving key; needed in sealed rounds.
         seal_key: the custodian's public key file; needed in sealed rounds.
-        masked_sums: whether rounds are accepted whose sum the coordinator reads, although the roster names a custodian.
+        policy: what the label allows; `policy.toml` in the vault where None, or the careful default.
+        ledger: what its recordings have spent; inside the vault where None. One vault has one ledger, whatever
+            federations it takes part in.
         state: folder for what is kept between exchanges; inside the vault where None.
         journal: JSON-lines file for the label's own eyes: losses and norms, never sent. None keeps none.
         key: the vault's key file; inside the vault where None.
@@ -82,12 +90,18 @@ class NodeConfig:
     identity: Path
     receiving: Path | None = None
     seal_key: Path | None = None
-    masked_sums: bool = False
+    policy: Path | None = None
+    ledger: Path | None = None
     state: Path | None = None
     journal: Path | None = None
     key: Path | None = None
     base: Path = BASE
     seed: int | None = None
+
+    @property
+    def accounts(self) -> Path:
+        """The ledger in force."""
+        return self.ledger or self.vault / LEDGER_FILE
 
     @property
     def kept(self) -> Path:
@@ -107,8 +121,8 @@ class LabelNode:
         """Load keys and base model, cut the vault's recordings into windows, take up what was left unfinished.
 
         Raises:
-            VaultError: the vault cannot be opened.
-            UnusableKey, ConfigError, UnsignedRoster: a key or the roster cannot be used.
+            VaultError: the vault cannot be opened, or the ledger is broken.
+            UnusableKey, ConfigError, UnsignedRoster: a key, the roster or the policy cannot be used.
             AlteredFile: the base model is not what its manifest names.
             InputError: the vault is empty.
         """
@@ -118,16 +132,13 @@ class LabelNode:
         self._receiving = None if config.receiving is None else ReceivingKey.load(config.receiving)
         self._seal_key = self._custodians_key()
         self._base_hash: str = base_manifest(config.base)["files"]["model.safetensors"]
-        self._model = attach(load_model(config.base))
-        self._tokenizer = load_tokenizer(config.base)
-        self._shape = adapter_state(self._model)
+        self._policy = Policy.in_force(config.vault, config.policy)
+        seed = None if config.seed is None else f"{config.seed}/{config.member}"
+        self._learner = Learner(config.base, config.vault, config.key, seed=seed, gpu_share=self._policy.gpu_share)
         with Vault.open(config.vault, config.key) as vault:
-            recordings = [vault.get(identifier) for identifier in vault.ids()]
             self._kept = Keeping(config.kept, vault.rounds_key)
-        if not recordings:
-            raise InputError(f"The vault {config.vault} is empty; run `partbook node ingest` first.")
-        self._examples = Examples(recordings, self._tokenizer, self._model.config.context)
-        self._shared = SharedModel.load(config.model, self._shape)
+            self._ledger = Ledger.open(config.accounts, vault.ledger_key)
+        self._shared = SharedModel.load(config.model, self._learner.like)
         self._plan: RoundPlan | None = None
         self._round: NodeRound | None = None
         self._vector: NDArray[np.uint32] | None = None
@@ -136,6 +147,11 @@ class LabelNode:
         self._take_up()
         # Reading the model and training it in place is one activity; a second message waits.
         self._busy = threading.Lock()
+
+    def close(self) -> None:
+        """Let go of the ledger. The node answers nothing afterwards."""
+        with self._busy:
+            self._ledger.close()
 
     @property
     def member(self) -> str:
@@ -182,9 +198,14 @@ class LabelNode:
             return self._kept_answer(lambda: machine.share(keys))
 
     def contribute(self, inbox: bytes) -> tuple[bytes, bytes]:
-        """Take the inbox; the first chunk of the contribution, as (signed message, bytes)."""
+        """Take the inbox, make the debit final, and only then: the first chunk, as (signed message, bytes).
+
+        Raises:
+            LedgerBroken: the ledger knows of no debit for this vector; nothing leaves.
+        """
         with self._busy:
             self._current()[1].accept_inbox(inbox)
+            self._ledger.commit(self._question)
             return self._chunk(0)
 
     def proceed(self, request: bytes) -> tuple[bytes, bytes]:
@@ -233,6 +254,7 @@ class LabelNode:
         Raises:
             UnknownModel: the coordinator asks about another.
             StalePlan: the plan is not that of the round which led to it.
+            ReleaseRefused: the label's policy releases nothing by itself.
         """
         with self._busy:
             plan = self._last_plan(plan_message)
@@ -249,6 +271,7 @@ class LabelNode:
         Raises:
             CorruptMessage: too few labels endorsed this model.
             StalePlan: the plan is not that of the round which led to it.
+            ReleaseRefused: the label's policy releases nothing by itself.
         """
         with self._busy:
             plan = self._last_plan(plan_message)
@@ -298,11 +321,8 @@ class LabelNode:
                 f"{self.member} has handed over the shares that open a sum of round {plan.round}. Another sum of the "
                 "same updates could differ from it by a single one; finish that attempt, or plan another round."
             )
-        if plan.mode == "masked" and self._roster.custodian is not None and not self._config.masked_sums:
-            raise OpenSumsRefused(
-                f"Round {plan.round} is masked: the coordinator would read its sum, though there is a custodian "
-                f"to seal it to. {self.member} takes part in sealed rounds only; `masked-sums` allows both."
-            )
+        rounds = self._ledger.rounds(plan.federation, besides=plan.question())
+        self._policy.check(plan, self._roster, rounds_so_far=rounds, now=datetime.now().astimezone())
         if plan.mode == "sealed" and (self._receiving is None or self._seal_key is None):
             raise ConfigError(
                 f"{self.member} has no receiving key or no custodian's key, which sealed rounds need; name them in its "
@@ -327,6 +347,10 @@ class LabelNode:
                 f"A release was asked for with the plan of round {plan.round}; {self.member} holds the model after "
                 f"round {self._shared.round}."
             )
+        if self._policy.releases == "never":
+            raise ReleaseRefused(
+                f"{self.member} releases no model by itself (`releases` in its policy); ask the label's engineer."
+            )
         return plan
 
     def _start(self, plan: RoundPlan, adapter: bytes | None) -> dict[str, Tensor]:
@@ -338,14 +362,14 @@ class LabelNode:
             if adapter is None or len(adapter) % 4:
                 raise CorruptMessage("The plan came without the adapter it starts from; the coordinator must send it.")
             try:
-                state = unflatten(np.frombuffer(adapter, dtype="<f4").astype(np.float32), self._shape)
+                state = unflatten(np.frombuffer(adapter, dtype="<f4").astype(np.float32), self._learner.like)
             except ConfigError as error:
                 raise UnknownModel(f"{error} The coordinator must use the base model that the plan names.") from error
             if state_hash(state) != plan.model_hash:
                 raise CorruptMessage(
                     "The adapter received is not the one the plan names; the coordinator must re-send it."
                 )
-        if sum(tensor.numel() for tensor in state.values()) != plan.parameters:
+        if len(selection(state, plan.scope)) != plan.parameters:
             raise UnknownModel(f"Round {plan.round} is for {plan.parameters} numbers; the adapter has another count.")
         return state
 
@@ -357,14 +381,40 @@ class LabelNode:
             )
 
     def _learn(self, plan: RoundPlan, state: dict[str, Tensor]) -> None:
-        update = local_update(
-            self._model, state, self._examples, plan.training, self._tokenizer.pad, self._random(plan)
+        question = plan.question()
+        self._drop_unsent(plan.federation, question)
+        self._learner.keep(self._ledger.join(self._learner.recordings))
+        self._ledger.reserve(
+            plan.federation,
+            self._roster.coordinator.fingerprint,
+            plan.round,
+            question,
+            plan.hash(),
+            events_of(plan, "colluders"),
+            policy=self._policy,
+            note=f"{plan.mode}, {plan.training.kind}",
         )
-        vector = plan.grid.quantise(update.vector, self._rounding(plan))
-        head = json.dumps({"question": plan.question(), "round": plan.round}).encode()
-        self._kept.put(_VECTOR, len(head).to_bytes(4, "big") + head + vector.tobytes())
-        self._vector, self._question, self._answered_round = vector, plan.question(), plan.round
-        self._note(plan, update.loss, update.norm)
+        learned = self._learner.learn(plan, state)
+        head = json.dumps({"question": question, "round": plan.round}).encode()
+        self._kept.put(_VECTOR, len(head).to_bytes(4, "big") + head + learned.vector.tobytes())
+        self._vector, self._question, self._answered_round = learned.vector, question, plan.round
+        self._note(plan, learned)
+
+    def _drop_unsent(self, federation: str, question: str) -> None:
+        """Destroy a vector that never left, and only then give back what was reserved for it.
+
+        A vector that is destroyed has answered nothing, so training anew for its round asks nothing twice.
+        """
+        # Another federation's reservations are its own node's to give back.
+        debits = (debit for debit in self._ledger.debits() if debit.federation == federation)
+        for reserved in [debit.question for debit in debits if debit.state == "reserved"]:
+            if reserved == self._question:
+                self._kept.remove(_EXCHANGE)
+                self._kept.remove(_VECTOR)
+                self._plan, self._round, self._vector = None, None, None
+                self._question = ""
+            if reserved != question:
+                self._ledger.release(reserved)
 
     def _chunk(self, index: int) -> tuple[bytes, bytes]:
         plan, machine = self._current()
@@ -443,6 +493,12 @@ class LabelNode:
             about = json.loads(head)
             self._question, self._answered_round = str(about["question"]), int(about["round"])
             self._vector = np.frombuffer(rest, dtype=np.uint32)
+            if self._ledger.state(self._question) not in ("reserved", "committed"):
+                raise LedgerBroken(
+                    f"{self._config.accounts} knows of no debit for what {self.member} "
+                    f"trained in round {self._answered_round}: it is older than the node's folder {self._config.kept}. "
+                    "Restore the newer ledger."
+                )
         kept = self._kept.get(_EXCHANGE)
         if kept is not None:
             head, rest = _split(kept)
@@ -459,24 +515,16 @@ class LabelNode:
             raise ForeignSealKey(f"{self.member} has a custodian's key, but its roster names no custodian.")
         return SealPublic.read(self._config.seal_key, self._roster.custodian.seal_key)
 
-    def _random(self, plan: RoundPlan) -> np.random.Generator:
-        if self._config.seed is None:
-            return np.random.Generator(np.random.Philox(int.from_bytes(os.urandom(8), "little")))
-        return np.random.Generator(np.random.Philox(int.from_bytes(self._seeded(plan, "order")[:8], "little")))
-
-    def _rounding(self, plan: RoundPlan) -> Callable[[int], bytes]:
-        # No guarantee rests on rounding, so a run that must be repeatable may seed it.
-        if self._config.seed is None:
-            return os.urandom
-        return lambda size: self._seeded(plan, "rounding")[:size]
-
-    def _seeded(self, plan: RoundPlan, purpose: str) -> bytes:
-        return hashlib.sha256(f"{self._config.seed}/{self.member}/{plan.round}/{purpose}".encode()).digest()
-
-    def _note(self, plan: RoundPlan, loss: float, norm: float) -> None:
+    def _note(self, plan: RoundPlan, learned: Learned) -> None:
         if self._config.journal is None:
             return
-        entry = {"round": plan.round, "loss": loss, "norm": norm, "clip": plan.training.clip}
+        entry = {
+            "round": plan.round,
+            "loss": learned.loss if np.isfinite(learned.loss) else None,
+            "norm": learned.norm if np.isfinite(learned.norm) else None,
+            "drawn": learned.drawn,
+            "clip": plan.training.clip,
+        }
         try:
             with self._config.journal.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(entry) + "\n")

@@ -17,33 +17,33 @@ from safetensors.numpy import save
 from torch import Tensor
 
 from partbook.errors import AlteredFile, StalePlan, UnknownModel, VaultError
-from partbook.model.adapter import flatten, state_hash, unflatten
+from partbook.model.adapter import flatten, selection, state_hash, unflatten
 from partbook.node.keeping import write_whole
 from partbook.plan.rounds import RoundPlan
-from partbook.plan.step import mean_update, step
+from partbook.plan.step import Motion, mean_update, step
 
 
 @dataclass(frozen=True, slots=True)
 class SharedModel:
-    """Adapter and velocity after a round.
+    """Adapter and the server step's memory after a round.
 
     Attributes:
         round: after which; 0 before any.
         adapter: float32 (d,).
-        velocity: float32 (d,), the server step's.
+        motion: what the next step needs of the ones before.
         like: an adapter state that gives names and shapes.
     """
 
     round: int
     adapter: NDArray[np.float32]
-    velocity: NDArray[np.float32]
+    motion: Motion
     like: dict[str, Tensor]
 
     @classmethod
     def fresh(cls, like: dict[str, Tensor]) -> SharedModel:
         """Before any round."""
         adapter = flatten(like)
-        return cls(0, adapter, np.zeros_like(adapter), like)
+        return cls(0, adapter, Motion.none(len(adapter)), like)
 
     @classmethod
     def load(cls, path: Path, like: dict[str, Tensor]) -> SharedModel:
@@ -56,10 +56,10 @@ class SharedModel:
             return cls.fresh(like)
         try:
             with safe_open(path, framework="numpy") as file:
-                found = cls(
-                    int(file.metadata()["round"]), file.get_tensor("adapter"), file.get_tensor("velocity"), like
-                )
-                digest = file.metadata()["sha256"]
+                about = file.metadata()
+                motion = Motion(file.get_tensor("velocity"), file.get_tensor("second"), int(about["steps"]))
+                found = cls(int(about["round"]), file.get_tensor("adapter"), motion, like)
+                digest = about["sha256"]
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
             raise AlteredFile(
                 f"{path} is broken ({error}); restore it, or remove it to take every step again."
@@ -74,9 +74,10 @@ class SharedModel:
         Raises:
             VaultError: the disk refuses; what was there before is still there.
         """
-        about = {"round": str(self.round), "sha256": self._digest()}
+        about = {"round": str(self.round), "steps": str(self.motion.steps), "sha256": self._digest()}
+        arrays = {"adapter": self.adapter, "velocity": self.motion.velocity, "second": self.motion.second}
         try:
-            write_whole(path, save({"adapter": self.adapter, "velocity": self.velocity}, metadata=about))
+            write_whole(path, save(arrays, metadata=about))
         except OSError as error:
             raise VaultError(
                 f"{path} cannot be written ({error.strerror}); the step was not taken. Free some space, and the next "
@@ -111,9 +112,11 @@ class SharedModel:
             raise StalePlan(f"The sum of round {plan.round} was handed over after that of round {self.round}.")
         if plan.model_hash != self.hash:
             raise UnknownModel(f"Round {plan.round} started from another model than the one held here.")
-        moved, velocity = step(self.adapter, mean_update(total, contributions, plan), self.velocity, plan.step)
-        return SharedModel(plan.round, moved, velocity, self.like)
+        mean, trained = mean_update(total, contributions, plan), selection(self.like, plan.scope)
+        moved, motion = step(self.adapter, mean, self.motion, plan.step, trained)
+        return SharedModel(plan.round, moved, motion, self.like)
 
     def _digest(self) -> str:
-        parts = (self.round.to_bytes(8, "big"), self.adapter.tobytes(), self.velocity.tobytes())
-        return hashlib.sha256(b"".join(parts)).hexdigest()
+        counts = self.round.to_bytes(8, "big") + self.motion.steps.to_bytes(8, "big")
+        arrays = (self.adapter, self.motion.velocity, self.motion.second)
+        return hashlib.sha256(counts + b"".join(array.tobytes() for array in arrays)).hexdigest()

@@ -1,5 +1,8 @@
 """Training on this machine: the public base model, and a label's share of a round.
 
 `pretraining`   the base model, on public music
-`local`         a label's update: a few steps on its own recordings, clipped
+`examples`      a label's recordings as windows
+`local`         a label's update without noise: a few steps on its own recordings, clipped
+`per_recording` one clipped update for each recording, and DP-SGD made of them
+`clipping`      vectors made no longer than a bound
 """

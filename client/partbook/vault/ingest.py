@@ -25,9 +25,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Literal, Self
 
-from partbook.errors import AnalysisCrashed, AudioError, InputError, ScoreError, UnreadableAudio
+from partbook.errors import AnalysisCrashed, AudioError, InputError, ScoreError, UnreadableAudio, WithdrawnRecording
 from partbook.vault.analysis import Analysis, analyse
-from partbook.vault.store import Vault
+from partbook.vault.store import Vault, withdrawn_reason
 from partbook.vault.transcription import Transcriber
 
 if TYPE_CHECKING:
@@ -125,10 +125,17 @@ def ingest(
         if on_event:
             on_event(IngestEvent(path, outcome, done, len(files)))
 
+    def refuse_withdrawn(path: Path, identifier: str) -> None:
+        reason = f"{path}: {withdrawn_reason(identifier)}"
+        report.refused.append(Refusal(path, WithdrawnRecording.__name__, reason))
+        tell(path, "refused")
+
     def settle(path: Path, file_sha256: str, result: Analysis | Refusal) -> None:
         if isinstance(result, Refusal):
             report.refused.append(result)
             tell(path, "refused")
+        elif gone := vault.withdrawn(result.audio_sha256):
+            refuse_withdrawn(path, gone)
         elif identifier := vault.known(result.audio_sha256):
             vault.remember_file(file_sha256, identifier)
             report.known.append(path)
@@ -156,6 +163,8 @@ def ingest(
                     if vault.known_file(file_sha256):
                         report.known.append(path)
                         tell(path, "known")
+                    elif gone := vault.withdrawn_file(file_sha256):
+                        refuse_withdrawn(path, gone)
                     else:
                         waiting.append((path, file_sha256, crew.submit(path, tokenizer, program)))
                 if not waiting:

@@ -32,6 +32,7 @@ class VaultKeys:
         shards: encrypts recordings.
         index: encrypts the figures in the index.
         rounds: encrypts what a node keeps of a round.
+        ledger: vouches for the rows of the ledger.
     """
 
     check: bytes = field(repr=False)
@@ -39,6 +40,7 @@ class VaultKeys:
     shards: bytes = field(repr=False)
     index: bytes = field(repr=False)
     rounds: bytes = field(repr=False)
+    ledger: bytes = field(repr=False)
 
     @classmethod
     def derive(cls, master: bytes, vault_id: bytes) -> VaultKeys:
@@ -48,7 +50,7 @@ class VaultKeys:
             label = f"partbook/v1/vault/{purpose}".encode()
             return HKDF(algorithm=SHA256(), length=KEY_BYTES, salt=vault_id, info=label).derive(master)
 
-        return cls(key("check"), key("ids"), key("shards"), key("index"), key("rounds"))
+        return cls(key("check"), key("ids"), key("shards"), key("index"), key("rounds"), key("ledger"))
 
 
 def create_key_file(path: Path) -> bytes:

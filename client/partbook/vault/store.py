@@ -9,6 +9,9 @@ A recording's id is HMAC-SHA256 of its audio's hash, so nobody without the key c
 recording they have. Sizes of shards still tell roughly how long recordings are. A shard is written whole and
 flushed before the index names it, so at any kill or power cut the index is right; what it does not name is
 removed at next open.
+
+A withdrawn recording leaves a tombstone: the keyed names of its audio and of its files, by which it is refused
+if it comes again.
 """
 
 from __future__ import annotations
@@ -31,11 +34,12 @@ from typing import IO, Any, Final, Self
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from partbook.errors import CorruptMessage, VaultBusy, VaultError, WrongVaultKey
+from partbook.errors import CorruptMessage, VaultBusy, VaultError, WithdrawnRecording, WrongVaultKey
 from partbook.music.recording import Recording
 from partbook.vault.keys import VaultKeys, create_key_file, read_key_file
 
-FORMAT: Final = 1
+FORMAT: Final = 2
+_BEFORE_TOMBSTONES: Final = 1  # the format without them; it is read as it is, and brought up to date to be written
 _MAGIC: Final = b"PBV1"
 _NONCE_BYTES: Final = 12
 _AAD: Final = b"partbook/v1/vault"
@@ -51,6 +55,7 @@ INTEGER PRIMARY KEY, id TEXT UNIQUE NOT NULL, bytes INTEGER NOT NULL, figures BL
 files (id TEXT PRIMARY KEY, recording TEXT NOT NULL REFERENCES recordings (id) ON DELETE CASCADE) WITHOUT
 ROWID;
 """
+_TOMBSTONES: Final = "CREATE TABLE tombstones (id TEXT PRIMARY KEY, recording TEXT NOT NULL) WITHOUT ROWID"
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +124,11 @@ class Vault:
             index = _connect(path, writable=writable)
             try:
                 written = int(_meta(index, "format") or 0)
-                if written != FORMAT:
-                    raise VaultError(f"The vault at {path} has format {written}; this Partbook reads {FORMAT}.")
+                if written not in (FORMAT, _BEFORE_TOMBSTONES):
+                    raise VaultError(
+                        f"The vault at {path} has format {written}; this Partbook reads {FORMAT} and below. "
+                        "Install the newest one."
+                    )
                 vault_id = bytes(_meta(index, "vault_id") or b"")
                 keys = VaultKeys.derive(master, vault_id)
                 expected = hmac.digest(keys.check, vault_id, "sha256")
@@ -131,6 +139,8 @@ class Vault:
                     )
                 vault = cls(path, index, keys, lock)
                 if writable:
+                    if written == _BEFORE_TOMBSTONES:
+                        _add_tombstones(index)
                     vault._remove_leftovers()
             except BaseException:
                 index.close()
@@ -171,6 +181,27 @@ class Vault:
         name = self._name("file", file_sha256)
         found = self._index.execute("SELECT recording FROM files WHERE id = ?", (name,)).fetchone()
         return str(found[0]) if found else None
+
+    @property
+    def ledger_key(self) -> bytes:
+        """The key that vouches for the ledger's rows, 32 bytes."""
+        return self._keys.ledger
+
+    def withdrawn(self, audio_sha256: str) -> str | None:
+        """The id of the recording with this audio, if it was withdrawn."""
+        return self._tombstone(self._name("audio", audio_sha256))
+
+    def withdrawn_file(self, file_sha256: str) -> str | None:
+        """The id of the recording that a file with these bytes was ingested as, if it was withdrawn."""
+        return self._tombstone(self._name("file", file_sha256))
+
+    def tombstones(self) -> list[str]:
+        """Ids of the recordings that were withdrawn."""
+        if not self._has_tombstones():
+            return []
+        return [
+            str(row[0]) for row in self._index.execute("SELECT id FROM tombstones WHERE id = recording ORDER BY id")
+        ]
 
     def ids(self) -> list[str]:
         """Ids of all recordings, in the order they came in."""
@@ -254,10 +285,13 @@ class Vault:
             file_sha256: hash of the file it came from, to recognise that file later without decoding it.
 
         Raises:
+            WithdrawnRecording: the label has withdrawn this audio.
             VaultError: the disk is full or refuses; the vault is as it was before.
         """
         self._must_write()
         identifier = self._name("audio", audio_sha256)
+        if self._tombstone(identifier):
+            raise WithdrawnRecording(withdrawn_reason(identifier))
         if identifier not in self:
             blob = _MAGIC + self._sealed(self._keys.shards, recording.to_bytes(), identifier)
             about = json.dumps({"seconds": recording.seconds, "tokens": len(recording.ids)}).encode()
@@ -299,7 +333,40 @@ class Vault:
             _flush(self._path / "shards")
             self._index.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
+    def withdraw(self, identifier: str) -> None:
+        """Remove a recording for good: its shard is deleted, and its audio is refused from now on. Twice is fine.
+
+        Raises:
+            VaultError: there is none with this id.
+        """
+        self._must_write()
+        if identifier not in self:
+            if not self._tombstone(identifier):
+                raise VaultError(f"The vault {self._path} holds no recording {identifier}; nothing was withdrawn.")
+        else:
+            with _disk_errors(self._path), self._index:
+                # One transaction: it is never inside and refused at once, nor neither.
+                self._index.execute("INSERT INTO tombstones VALUES (?, ?)", (identifier, identifier))
+                self._index.execute(
+                    "INSERT OR REPLACE INTO tombstones SELECT id, recording FROM files WHERE recording = ?",
+                    (identifier,),
+                )
+                self._index.execute("DELETE FROM recordings WHERE id = ?", (identifier,))
+        with _disk_errors(self._path):
+            self._shard(identifier).unlink(missing_ok=True)
+            _flush(self._path / "shards")
+            self._index.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
     # ------------------------------------------------------------------ inside
+
+    def _has_tombstones(self) -> bool:
+        return int(_meta(self._index, "format") or 0) > _BEFORE_TOMBSTONES
+
+    def _tombstone(self, name: str) -> str | None:
+        if not self._has_tombstones():
+            return None
+        found = self._index.execute("SELECT recording FROM tombstones WHERE id = ?", (name,)).fetchone()
+        return str(found[0]) if found else None
 
     def _name(self, kind: str, sha256: str) -> str:
         return hmac.digest(self._keys.ids, f"{kind}:{sha256}".encode(), hashlib.sha256).hex()
@@ -348,12 +415,28 @@ class Vault:
                 file.unlink(missing_ok=True)
 
 
+def withdrawn_reason(identifier: str) -> str:
+    """What a person is told who brings a withdrawn recording back."""
+    return (
+        f"This audio was withdrawn by its label (recording {identifier[:12]}…) and is not taken again, "
+        "under any name or in any format; leave it out."
+    )
+
+
+def _add_tombstones(index: sqlite3.Connection) -> None:
+    index.execute("BEGIN IMMEDIATE")
+    with index:
+        index.execute(_TOMBSTONES)
+        index.execute("UPDATE meta SET value = ? WHERE name = 'format'", (str(FORMAT).encode(),))
+
+
 def _write_index(path: Path, master: bytes) -> None:
     vault_id = secrets.token_bytes(16)
     check = hmac.digest(VaultKeys.derive(master, vault_id).check, vault_id, "sha256")
     rows = [("format", str(FORMAT).encode()), ("vault_id", vault_id), ("check", check)]
     with contextlib.closing(sqlite3.connect(path)) as index:
         index.executescript(_SCHEMA)
+        index.execute(_TOMBSTONES)
         index.executemany("INSERT INTO meta VALUES (?, ?)", rows)
         index.commit()
     _flush(path)

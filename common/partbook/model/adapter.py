@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -24,13 +24,18 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from partbook.errors import AlteredFile, ConfigError
+from partbook.model.scope import Scope
 from partbook.model.transformer import PartbookModel
 
 ADAPTER_SEED: Final = 0x9A27_B00C  # public; A is a function of it and the layer's name
 
 
 class AdaptedLinear(nn.Module):
-    """A frozen Linear plus scale · B·A, of which only B (out, rank) is trained."""
+    """A frozen Linear plus scale · B·A, of which only B (out, rank) is trained.
+
+    B may also be one copy for each recording of the batch, (recordings, out, rank): the batch is then as many equal
+    runs of rows, and what autograd returns for a copy is its recording's gradient alone.
+    """
 
     a: Tensor
 
@@ -44,7 +49,12 @@ class AdaptedLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(…, in) → (…, out)."""
         base: Tensor = self.linear(x)
-        return base + F.linear(F.linear(x, self.a), self.b) * self.scale
+        low = F.linear(x, self.a) * self.scale  # (…, rank)
+        if self.b.ndim == 2:
+            return base + F.linear(low, self.b)
+        runs = len(self.b), -1  # recordings, and all rows of one
+        lifted = torch.baddbmm(base.view(*runs, base.shape[-1]), low.view(*runs, low.shape[-1]), self.b.mT)
+        return lifted.view_as(base)
 
 
 def _frozen_a(name: str, rank: int, columns: int) -> Tensor:
@@ -137,6 +147,22 @@ def unflatten(vector: NDArray[np.float32], like: Mapping[str, Tensor]) -> dict[s
         state[name] = torch.from_numpy(piece).reshape(like[name].shape)
         start += size
     return state
+
+
+def in_scope(names: Iterable[str], scope: Scope) -> tuple[str, ...]:
+    """Those of an adapter's names that a federation of this scope trains, in canonical order."""
+    return tuple(sorted(name for name in names if scope == "all" or not name.endswith(".b")))
+
+
+def selection(like: Mapping[str, Tensor], scope: Scope) -> NDArray[np.int64]:
+    """Where the trained numbers lie in the canonical vector of a state shaped like `like`: ascending, (trained,)."""
+    trained, places, start = set(in_scope(like, scope)), [], 0
+    for name in sorted(like):
+        stop = start + like[name].numel()
+        if name in trained:
+            places.append(np.arange(start, stop))
+        start = stop
+    return np.concatenate(places)
 
 
 def state_hash(state: Mapping[str, Tensor]) -> str:

@@ -1,7 +1,7 @@
 """The model's blocks, written by hand from Linear, LayerNorm, Conv1d, LSTM and SDPA.
 
-Hand-written because per-recording gradients (Opacus, torch.func) and adapters need plain layers, and because the
-key–value cache is part of attention from the start. Shapes: b batch, t positions, s memory steps, d width, h heads.
+Hand-written because adapters and per-recording gradients need plain layers, and because the key–value cache is part
+of attention from the start. Shapes: b batch, t positions, s memory steps, d width, h heads.
 """
 
 from __future__ import annotations
@@ -49,6 +49,18 @@ def rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
     """Turn (b, h, t, d/h) by its positions' angles, (t, d/2h) each."""
     first, second = x.chunk(2, dim=-1)
     return torch.cat([first * cosine - second * sine, first * sine + second * cosine], dim=-1)
+
+
+class Norm(nn.LayerNorm):
+    """LayerNorm whose weight and bias (d,) may also be one copy for each recording of the batch: (recordings, d)."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(b, t, d) → (b, t, d); with copies, the batch is as many equal runs of rows as there are copies."""
+        if self.weight.ndim == 1:
+            return super().forward(input)
+        level = F.layer_norm(input, self.normalized_shape, eps=self.eps)
+        runs = level.view(len(self.weight), -1, level.shape[-1])  # (recordings, b/recordings · t, d)
+        return torch.addcmul(self.bias[:, None], runs, self.weight[:, None]).view_as(level)
 
 
 class _Attention(nn.Module):
@@ -104,11 +116,11 @@ class Block(nn.Module):
 
     def __init__(self, width: int, heads: int, hidden: int, dropout: float) -> None:
         super().__init__()
-        self.norm_self = nn.LayerNorm(width)
+        self.norm_self = Norm(width)
         self.self_attention = SelfAttention(width, heads)
-        self.norm_cross = nn.LayerNorm(width)
+        self.norm_cross = Norm(width)
         self.cross_attention = CrossAttention(width, heads)
-        self.norm_feed = nn.LayerNorm(width)
+        self.norm_feed = Norm(width)
         self.up = nn.Linear(width, hidden)
         self.down = nn.Linear(hidden, width)
         self.dropout = nn.Dropout(dropout)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from partbook.model.config import ModelConfig
-from partbook.model.layers import Block, Cache, LayerCache, MelEncoder, rotary_angles
+from partbook.model.layers import Block, Cache, LayerCache, MelEncoder, Norm, rotary_angles
 
 
 class PartbookModel(nn.Module):
@@ -29,7 +29,7 @@ class PartbookModel(nn.Module):
         self.encoder = MelEncoder(config.width)
         blocks = [Block(config.width, config.heads, config.hidden, dropout) for _ in range(config.layers)]
         self.blocks = nn.ModuleList(blocks)
-        self.norm = nn.LayerNorm(config.width)
+        self.norm = Norm(config.width)
         self.dropout = nn.Dropout(dropout)
         cosine, sine = rotary_angles(config.context, config.width // config.heads)
         self.register_buffer("cosine", cosine, persistent=False)
@@ -53,7 +53,10 @@ class PartbookModel(nn.Module):
 
     def forward(self, ids: Tensor, mel: Tensor, has_memory: Tensor) -> Tensor:
         """Logits (b, t, vocabulary) for ids (b, t), t ≤ context."""
-        memory, audible = self.encode(mel, has_memory)
+        return self.decode(ids, *self.encode(mel, has_memory))
+
+    def decode(self, ids: Tensor, memory: Tensor, audible: Tensor) -> Tensor:
+        """Logits (b, t, vocabulary) for ids (b, t) and what `encode` made of the sound before them."""
         x = self._embed(ids)
         angles = self.cosine[: ids.shape[1]], self.sine[: ids.shape[1]]
         for block in self._decoder():

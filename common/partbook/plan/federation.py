@@ -9,7 +9,9 @@ from typing import Annotated, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from partbook.errors import ConfigError
-from partbook.plan.rounds import LocalTraining, Mode, ServerStep
+from partbook.model.scope import Scope
+from partbook.plan.rounds import Mode, ServerStep
+from partbook.plan.training import Training
 
 
 class FederationConfig(BaseModel):
@@ -27,6 +29,9 @@ class FederationConfig(BaseModel):
         state: folder for checkpoints and the global adapter.
         validation: folder of public recordings, a sub-folder per label; may be absent.
         timeout: seconds to wait for one exchange.
+        scope: which of the adapter's numbers are trained.
+        training: what nodes do, and with which noise; `partbook privacy plan` writes this section.
+        step: how the average moves the adapter.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -42,7 +47,8 @@ class FederationConfig(BaseModel):
     state: Path
     validation: Path | None = None
     timeout: Annotated[float, Field(gt=0)] = 3600.0
-    training: LocalTraining = LocalTraining()
+    scope: Scope = "all"
+    training: Training
     step: ServerStep = ServerStep()
 
     @model_validator(mode="after")

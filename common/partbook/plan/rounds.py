@@ -11,9 +11,12 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from partbook.errors import CorruptMessage, ForeignSealKey, ForgedMember
 from partbook.identity.message import Context
 from partbook.identity.roster import MEMBER_NAME, Roster
+from partbook.model.scope import Scope
+from partbook.plan.training import DistributedDp, LocalDp, Training
+from partbook.privacy.mechanism import NoisyGrid
 from partbook.sealing.packing import Packing
 from partbook.sealing.parameters import MAX_CONTRIBUTIONS
-from partbook.secagg.grid import Grid
+from partbook.secagg.grid import FINEST_BITS, Grid
 from partbook.secagg.rings import CHUNK, RESIDUES, WORDS, Ring
 from partbook.secagg.session import Session
 
@@ -28,38 +31,28 @@ Mode = Literal["masked", "sealed"]
 MODES: Final[dict[Mode, Ring]] = {"masked": WORDS, "sealed": RESIDUES}  # and the ring in which each adds up
 
 
-class LocalTraining(BaseModel):
-    """What a node does with its recordings in one round.
-
-    Attributes:
-        steps: optimiser steps.
-        batch: windows a step.
-        learning_rate: AdamW's.
-        clip: L2 norm C to which the update is clipped, over all trained parameters.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    steps: Annotated[int, Field(ge=1, le=10_000)] = 8
-    batch: Annotated[int, Field(ge=1, le=4096)] = 8
-    learning_rate: Annotated[float, Field(gt=0, le=1)] = 3e-3
-    clip: Annotated[float, Field(gt=0, le=1e6)] = 3.0
-
-
 class ServerStep(BaseModel):
-    """How the average update moves the global adapter (FedAvgM: Hsu et al. 2019, arXiv 1909.06335).
+    """How the average update moves the global adapter.
 
-    The coordinator takes this step in masked rounds, every label in sealed ones.
+    The coordinator takes this step in masked rounds, every label in sealed ones. It sees sums alone, so it costs no
+    privacy (post-processing: Dwork and Roth 2014, Proposition 2.1).
 
     Attributes:
-        learning_rate: what the average is multiplied by.
-        momentum: share of the last step that is carried on, 0 for plain averaging.
+        rule: `momentum`: FedAvgM (Hsu et al. 2019, arXiv 1909.06335); `adam`: FedAdam (Reddi et al. 2021, arXiv
+            2003.00295, algorithm 2) with Adam's bias correction.
+        learning_rate: what the average, or Adam's direction, is multiplied by.
+        momentum: share of the last step that is carried on (Adam's β1), 0 for plain averaging.
+        second: Adam's β2.
+        floor: Adam's τ, added to the root of the second moment.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    rule: Literal["momentum", "adam"] = "momentum"
     learning_rate: Annotated[float, Field(gt=0, le=10)] = 1.0
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    second: Annotated[float, Field(ge=0, lt=1)] = 0.95
+    floor: Annotated[float, Field(gt=0, le=1)] = 1e-8
 
 
 class RoundPlan(BaseModel):
@@ -73,10 +66,11 @@ class RoundPlan(BaseModel):
         deadline: Unix time, seconds, after which no node takes part.
         base_hash: SHA-256 of the base model's weights file.
         model_hash: `partbook.model.adapter.state_hash` of the adapter the round starts from.
-        parameters: trained numbers d, the length of every contribution.
+        scope: which of the adapter's numbers are trained.
+        parameters: how many those are, d: the length of every contribution.
         cohort: members asked, sorted, unique, at least three.
         threshold: fewest members whose sum may be opened; above half the cohort.
-        training: what each node does.
+        training: what each node does, and with which noise.
         step: what the average then does to the adapter.
         mode: `masked`: the coordinator sees the sum; `sealed`: only the labels do.
         bits: of a quantised number.
@@ -93,10 +87,11 @@ class RoundPlan(BaseModel):
     deadline: Annotated[int, Field(ge=0)]
     base_hash: Sha256
     model_hash: Sha256
+    scope: Scope = "all"
     parameters: Annotated[int, Field(ge=1)]
     cohort: tuple[MemberName, ...]
     threshold: int
-    training: LocalTraining
+    training: Training
     step: ServerStep = ServerStep()
     mode: Mode
     bits: Annotated[int, Field(ge=2, le=24)]
@@ -114,14 +109,28 @@ class RoundPlan(BaseModel):
             raise ValueError("sealed rounds name the custodian's key, and no others do")
         if self.mode == "sealed" and len(self.cohort) > MAX_CONTRIBUTIONS:
             raise ValueError(f"a sealed sum has at most {MAX_CONTRIBUTIONS} contributions, not {len(self.cohort)}")
+        if isinstance(self.training, DistributedDp) and self.training.colluders >= self.threshold:
+            raise ValueError(f"{self.training.colluders} colluders leave nobody of {self.threshold} to make the noise")
+        if isinstance(self.training, LocalDp):
+            _ = self.local_grid
         if not self.grid.fits(len(self.cohort), self.ring.modulus):
             raise ValueError(f"{len(self.cohort)} numbers of {self.bits} bits do not fit the ring; use fewer bits")
         return self
 
     @property
-    def grid(self) -> Grid:
-        """How updates become integers."""
-        return Grid(self.bits, self.training.clip)
+    def grid(self) -> Grid | NoisyGrid:
+        """How what a member sends becomes integers."""
+        training = self.training
+        if isinstance(training, DistributedDp):
+            honest = self.threshold - training.colluders
+            return NoisyGrid(self.bits, training.clip, self.parameters, training.noise_multiplier, honest)
+        return Grid(self.bits, training.bound if isinstance(training, LocalDp) else training.clip)
+
+    @property
+    def local_grid(self) -> NoisyGrid:
+        """How a recording's update becomes integers in a member's own noisy steps; local mode only."""
+        assert isinstance(self.training, LocalDp), "only then is there noise of a member's own"
+        return NoisyGrid(FINEST_BITS, self.training.clip, self.parameters, self.training.noise_multiplier, 1)
 
     @property
     def ring(self) -> Ring:
@@ -169,9 +178,10 @@ class RoundPlan(BaseModel):
 
     def question(self) -> str:
         """SHA-256 of what a node computes from: one stored vector answers all attempts with the same question."""
-        asked = self.model_dump(
-            mode="json", include={"federation", "round", "base_hash", "model_hash", "training", "bits"}
-        )
+        fields = {"federation", "round", "base_hash", "model_hash", "scope", "training", "bits"}
+        if isinstance(self.training, DistributedDp):
+            fields.add("threshold")  # a member's share of the noise is calibrated to it
+        asked = self.model_dump(mode="json", include=fields)
         return hashlib.sha256(b"partbook/v1/question" + json.dumps(asked, sort_keys=True).encode()).hexdigest()
 
     def encode(self) -> bytes:

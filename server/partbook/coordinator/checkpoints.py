@@ -2,9 +2,9 @@
 
 state/
   adapter.safetensors     the newest global adapter
-  round-0007.safetensors  adapter and velocity after round 7
+  round-0007.safetensors  adapter and the server step's memory after round 7
   state.json              which round is newest, the adapter's hash, and the curves so far
-  given-up.json           the last round that was given up for good
+  given-up.json           rounds that were given up for good, and what they cost
   manifest.json           SHA-256 of adapter.safetensors, for whoever takes it away
 """
 
@@ -24,6 +24,7 @@ from safetensors.numpy import load_file, save
 
 from partbook.errors import AlteredFile, ConfigError
 from partbook.model.adapter import save_adapter, state_hash, unflatten
+from partbook.plan.step import Motion
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,7 @@ class RoundRecord:
         validation: nats per token on public held-out recordings, by label; empty where the model was not known.
         dropped: by member that was lost on the way, the message kind at which.
         exchanges: wall clock of each exchange in seconds, by message kind.
+        spent: what the round cost every recording, as `partbook.privacy.events` writes it down, by against whom.
     """
 
     round: int
@@ -49,6 +51,7 @@ class RoundRecord:
     validation: dict[str, float] = field(default_factory=dict)
     dropped: dict[str, str] = field(default_factory=dict)
     exchanges: dict[str, float] = field(default_factory=dict)
+    spent: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +61,12 @@ class FederationState:
     Attributes:
         adapter: float32 (d,): the newest one the coordinator knows; in sealed rounds that is the first until the
             labels release the last.
-        velocity: float32 (d,), the server optimiser's.
+        motion: what the next step needs of the ones before.
         history: records of rounds 0 … now.
     """
 
     adapter: NDArray[np.float32]
-    velocity: NDArray[np.float32]
+    motion: Motion
     history: tuple[RoundRecord, ...]
 
     @property
@@ -81,7 +84,13 @@ class Checkpoints:
 
     def save(self, state: FederationState, like: dict[str, Any]) -> None:
         """Write a state; `like` is an adapter state that gives names and shapes."""
-        arrays = {"adapter": state.adapter, "velocity": state.velocity}
+        motion = state.motion
+        arrays = {
+            "adapter": state.adapter,
+            "velocity": motion.velocity,
+            "second": motion.second,
+            "steps": np.array([motion.steps], np.int64),
+        }
         replace_file(self._path(state.round), save({k: np.ascontiguousarray(v) for k, v in arrays.items()}))
         named = unflatten(state.adapter, like)
         if state_hash(named) == state.history[-1].adapter_hash:
@@ -102,15 +111,25 @@ class Checkpoints:
     @property
     def given_up(self) -> int:
         """The last round that was given up for good after shares were asked for; 0 where none was."""
+        return max((round_ for round_, _ in self.lost()), default=0)
+
+    def lost(self) -> tuple[tuple[int, dict[str, str]], ...]:
+        """Rounds that were given up after contributions had left, and what each cost (`RoundRecord.spent`).
+
+        Raises:
+            AlteredFile: the file that says so is broken.
+        """
         path = self._folder / "given-up.json"
         try:
-            return int(json.loads(path.read_text())["round"]) if path.exists() else 0
+            found = json.loads(path.read_text())["rounds"] if path.exists() else []
+            return tuple((int(one["round"]), dict(one["spent"])) for one in found)
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise AlteredFile(f"{path} is broken ({error}); restore it, or remove it.") from error
+            raise AlteredFile(f"{path} is broken ({error}); restore it.") from error
 
-    def give_up(self, number: int) -> None:
-        """Never plan this round, or one before it, again."""
-        replace_file(self._folder / "given-up.json", _json({"round": number}))
+    def give_up(self, number: int, spent: dict[str, str]) -> None:
+        """Never plan this round, or one before it, again; what it cost stays counted."""
+        rounds = [{"round": round_, "spent": cost} for round_, cost in self.lost()]
+        replace_file(self._folder / "given-up.json", _json({"rounds": [*rounds, {"round": number, "spent": spent}]}))
 
     def load(self) -> FederationState | None:
         """The newest state, or None where there is none yet.
@@ -127,7 +146,8 @@ class Checkpoints:
             history = tuple(RoundRecord(**{**r, "members": tuple(r["members"])}) for r in head["history"])
             owner = (head["federation"], head["base"])
             arrays = load_file(self._path(history[-1].round))
-            state = FederationState(arrays["adapter"], arrays["velocity"], history)
+            motion = Motion(arrays["velocity"], arrays["second"], int(arrays["steps"][0]))
+            state = FederationState(arrays["adapter"], motion, history)
         except (OSError, ValueError, KeyError, TypeError, IndexError, SafetensorError) as error:
             raise AlteredFile(
                 f"{self._folder} holds a broken checkpoint ({error}); restore it or begin anew."

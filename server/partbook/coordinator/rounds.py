@@ -28,19 +28,20 @@ from pydantic import ValidationError
 
 from partbook.coordinator.attempt import Attempt, AttemptRecord
 from partbook.coordinator.checkpoints import Checkpoints, FederationState, RoundRecord
+from partbook.coordinator.privacy import spent_by
 from partbook.coordinator.sealed import SealedSums
 from partbook.coordinator.totals import MaskedTotal
 from partbook.coordinator.validation import ValidationSet
 from partbook.errors import CohortTooSmall, ConfigError, CorruptMessage, ForeignSealKey
 from partbook.identity.keys import IdentityKey
 from partbook.identity.roster import Roster
-from partbook.model.adapter import adapter_state, apply_adapter, attach, flatten, state_hash, unflatten
+from partbook.model.adapter import adapter_state, apply_adapter, attach, flatten, selection, state_hash, unflatten
 from partbook.model.checkpoint import BASE, base_manifest, load_model, load_tokenizer
 from partbook.model.transformer import pick_device
 from partbook.plan.exchanges import write_plan
 from partbook.plan.federation import FederationConfig
 from partbook.plan.rounds import RoundPlan, default_threshold
-from partbook.plan.step import mean_update, step
+from partbook.plan.step import Motion, mean_update, step
 from partbook.plan.transport import Transport
 from partbook.sealing.parameters import SealPublic
 
@@ -84,6 +85,7 @@ class Coordinator:
         self._model = attach(load_model(base)).to(pick_device())
         self._tokenizer = load_tokenizer(base)
         self._like = adapter_state(self._model)
+        self._trained = selection(self._like, config.scope)
         self._validation = ValidationSet.read(config.validation) if config.validation else None
         self._checkpoints = Checkpoints(config.state, self._roster.federation, self._base_hash)
 
@@ -112,7 +114,7 @@ class Coordinator:
         adapter = flatten(self._like)
         self._tell(Progress(0, self._config.rounds, "score"))
         record = RoundRecord(0, state_hash(self._like), validation=self._score(adapter))
-        state = FederationState(adapter, np.zeros_like(adapter), (record,))
+        state = FederationState(adapter, Motion.none(len(adapter)), (record,))
         self._checkpoints.save(state, self._like)
         self._tell(Progress(0, self._config.rounds, "done", record))
         return state
@@ -132,19 +134,19 @@ class Coordinator:
         except (CohortTooSmall, CorruptMessage):
             if attempt.revealing:
                 # Whoever revealed answers no second attempt: two sums of the same vectors could differ by just one.
-                self._checkpoints.give_up(number)
+                self._checkpoints.give_up(number, spent_by(plan))
             # Nobody who was lost can come back into this attempt: the round is planned anew, under fresh masks.
             attempt.forget()
             raise
 
-        adapter, velocity, norm = state.adapter, state.velocity, None
+        adapter, motion, norm = state.adapter, state.motion, None
         if sealed:
             sums.open(attempt)
             model_hash = sums.apply(plan, attempt.record)
         else:
             assert isinstance(attempt.total, MaskedTotal), "a masked plan adds up integers"
             mean = mean_update(attempt.total.numbers(), len(attempt.machine.survivors), plan)
-            adapter, velocity = step(adapter, mean, velocity, plan.step)
+            adapter, motion = step(adapter, mean, motion, plan.step, self._trained)
             model_hash, norm = state_hash(unflatten(adapter, self._like)), float(np.linalg.norm(mean))
             self._tell(Progress(number, rounds, "score"))
         record = RoundRecord(
@@ -156,8 +158,9 @@ class Coordinator:
             {} if sealed else self._score(adapter),
             {member: kind for member, (kind, _) in attempt.record.dropped.items()},
             attempt.record.seconds,
+            spent_by(plan),
         )
-        state = FederationState(adapter, velocity, (*state.history, record))
+        state = FederationState(adapter, motion, (*state.history, record))
         self._checkpoints.save(state, self._like)
         attempt.forget()
         self._tell(Progress(number, rounds, "done", record))
@@ -192,7 +195,8 @@ class Coordinator:
             deadline=int(time.time() + 6 * config.timeout),
             base_hash=self._base_hash,
             model_hash=model_hash,
-            parameters=len(flatten(self._like)),
+            scope=config.scope,
+            parameters=len(self._trained),
             cohort=cohort,
             threshold=default_threshold(len(cohort)) if config.threshold is None else config.threshold,
             training=config.training,

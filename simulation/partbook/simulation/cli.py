@@ -197,7 +197,8 @@ def trial(
 
     from partbook.errors import PartbookError
     from partbook.model.checkpoint import BASE
-    from partbook.plan.rounds import LocalTraining, ServerStep
+    from partbook.plan.rounds import ServerStep
+    from partbook.plan.training import PlainTraining
     from partbook.simulation.results import doing
     from partbook.simulation.trial import Trial, TrialOptions
     from partbook.simulation.watching import RichWatcher
@@ -212,7 +213,7 @@ def trial(
             mode=locks.value,
             drops=tuple(drop or ()),
             threshold=threshold,
-            training=LocalTraining(steps=steps, batch=batch, learning_rate=learning_rate, clip=clip),
+            training=PlainTraining(steps=steps, batch=batch, learning_rate=learning_rate, clip=clip),
             step=ServerStep(momentum=momentum),
             base=base or BASE,
             seed=seed,

@@ -28,7 +28,8 @@ from partbook.identity.keys import IdentityKey
 from partbook.model.checkpoint import BASE, base_manifest, load_tokenizer
 from partbook.node.label import NodeConfig
 from partbook.plan.federation import FederationConfig
-from partbook.plan.rounds import LocalTraining, Mode, ServerStep, default_threshold
+from partbook.plan.rounds import Mode, ServerStep, default_threshold
+from partbook.plan.training import PlainTraining
 from partbook.simulation.collections import COLLECTIONS, Work
 from partbook.simulation.drops import Drop
 from partbook.simulation.federation import Traffic, simulate
@@ -57,7 +58,7 @@ from partbook.vault.ingest import Workers, ingest
 from partbook.vault.store import Vault
 
 FEDERATION: Final = "The Four Partbooks"
-TRAINING: Final = LocalTraining(steps=8, batch=8, learning_rate=5e-3, clip=5.0)
+TRAINING: Final = PlainTraining(steps=8, batch=8, learning_rate=5e-3, clip=5.0)
 STEP: Final = ServerStep(learning_rate=1.0, momentum=0.5)
 
 
@@ -89,7 +90,7 @@ class DemoOptions:
     seconds: float = 45.0
     piece_seconds: float = 30.0
     rounds: int = 8
-    training: LocalTraining = TRAINING
+    training: PlainTraining = TRAINING
     step: ServerStep = STEP
     base: Path = BASE
     mode: Mode = "sealed"

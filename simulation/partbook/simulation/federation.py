@@ -139,12 +139,13 @@ def _flower_config(config: NodeConfig) -> dict[str, str | int | float | bool]:
         "roster": str(config.roster),
         "identity": str(config.identity),
         "base": str(config.base),
-        "masked-sums": config.masked_sums,
     }
     optional: dict[str, Path | int | None] = {
         "receiving": config.receiving,
         "seal-key": config.seal_key,
         "state": config.state,
+        "policy": config.policy,
+        "ledger": config.ledger,
         "journal": config.journal,
         "key": config.key,
         "seed": config.seed,

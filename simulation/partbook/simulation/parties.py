@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from math import inf
 from pathlib import Path
 from typing import Final
 
@@ -14,9 +15,14 @@ from partbook.identity.message import COORDINATOR
 from partbook.identity.receiving import ReceivingKey
 from partbook.identity.roster import DOMAIN, Custodian, Member, Roster
 from partbook.node.label import NodeConfig
+from partbook.node.policy import POLICY_FILE, Policy
 from partbook.sealing.parameters import SealPublic, SealSecret, generate
 
 CUSTODIAN: Final = "Custodian"
+ANYTHING: Final = Policy(
+    epsilon_recording=inf, noise=("distributed", "local", "none"), modes=("masked", "sealed"), rounds=100_000
+)
+"""What a simulated label allows where the simulation is about something else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,16 +43,20 @@ class Parties:
     custodian: CustodianConfig
     folders: Mapping[str, Path]
 
-    def node(self, config: NodeConfig, *, masked_sums: bool = True) -> NodeConfig:
-        """A member's configuration with its keys filled in, and whether it takes part in masked rounds too."""
+    def node(self, config: NodeConfig, policy: Policy = ANYTHING) -> NodeConfig:
+        """A member's configuration with its keys filled in, and its policy written where it keeps what it keeps."""
         folder = self.folders[config.member]
+        config.kept.mkdir(parents=True, exist_ok=True, mode=0o700)
+        written = config.kept / POLICY_FILE
+        written.unlink(missing_ok=True)
+        policy.write(written)
         return replace(
             config,
             roster=self.roster,
             identity=folder / "identity.pem",
             receiving=folder / "receiving.pem",
             seal_key=self.seal_key,
-            masked_sums=masked_sums,
+            policy=written,
         )
 
 

@@ -29,7 +29,8 @@ from partbook.model.checkpoint import BASE, base_manifest
 from partbook.node.label import NodeConfig
 from partbook.plan import wire
 from partbook.plan.federation import FederationConfig
-from partbook.plan.rounds import MINIMUM_COHORT, LocalTraining, Mode, ServerStep
+from partbook.plan.rounds import MINIMUM_COHORT, Mode, ServerStep
+from partbook.plan.training import PlainTraining
 from partbook.simulation.drops import Drop
 from partbook.simulation.federation import simulate
 from partbook.simulation.grid import COORDINATOR_ID, Crossing
@@ -61,7 +62,7 @@ class TrialOptions:
     mode: Mode = "sealed"
     drops: tuple[str, ...] = ()
     threshold: int | None = None
-    training: LocalTraining = field(default_factory=LocalTraining)
+    training: PlainTraining = field(default_factory=PlainTraining)
     step: ServerStep = field(default_factory=ServerStep)
     base: Path = BASE
     seed: int | None = None

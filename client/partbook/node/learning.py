@@ -1,0 +1,167 @@
+"""What a node computes from its recordings for a plan: one vector of whole numbers, ready to be masked.
+
+    distributed   draw recordings; each one's clipped update, rounded, summed; add this node's share of the noise
+    local         DP-SGD with this node's own noise; clip what it led to; round
+    plain         train; clip; round
+
+Where there is noise, everything is drawn from the system's generator: were the choice of windows known, one recording
+more would be seen to change which windows the others are trained on. A seed, for simulations that can be repeated,
+is for plain training alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from partbook.errors import InputError
+from partbook.model.adapter import adapter_state, attach
+from partbook.model.checkpoint import load_model, load_tokenizer
+from partbook.model.transformer import pick_device
+from partbook.plan.rounds import RoundPlan
+from partbook.plan.training import DistributedDp, LocalDp, PlainTraining
+from partbook.privacy.mechanism import NoisyGrid
+from partbook.privacy.sampling import poisson_sample
+from partbook.secagg.grid import Grid
+from partbook.training.examples import Examples
+from partbook.training.local import local_update
+from partbook.training.per_recording import Observed, dp_sgd, recording_updates
+from partbook.vault.store import Vault
+
+
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """What training led to.
+
+    Attributes:
+        vector: whole numbers on the plan's grid, uint32 (d,). All that may leave, under masks.
+        loss: mean training loss, nats per token; NaN where nothing was drawn. Private, as is all below.
+        norm: mean L2 norm before clipping.
+        drawn: recordings that were drawn; all of them in plain training.
+    """
+
+    vector: NDArray[np.uint32]
+    loss: float
+    norm: float
+    drawn: int
+
+
+class Learner:
+    """The model, and the recordings of one vault that are not withdrawn."""
+
+    def __init__(self, base: Path, vault: Path, key: Path | None, *, seed: str | None, gpu_share: float = 1.0) -> None:
+        """Load the base model and the vault's recordings.
+
+        Args:
+            base: folder of the base model.
+            vault: folder of the vault.
+            key: its key file; inside the vault where None.
+            seed: of windows and rounding in plain training; drawn from the system where None.
+            gpu_share: of the accelerator's memory, at most; 0 keeps off it.
+
+        Raises:
+            InputError: the vault is empty.
+            VaultError, AlteredFile: the vault or the model cannot be opened.
+        """
+        device = pick_device() if gpu_share else torch.device("cpu")
+        if device.type == "cuda":
+            torch.cuda.set_per_process_memory_fraction(gpu_share)
+        self._model = attach(load_model(base)).to(device)
+        self._tokenizer = load_tokenizer(base)
+        self._vault, self._key, self._seed = vault, key, seed
+        self.like: dict[str, Tensor] = adapter_state(self._model)
+        self.recordings: tuple[str, ...] = ()
+        self._examples = self._cut(set())
+
+    def keep(self, recordings: Sequence[str]) -> None:
+        """Train with these recordings alone from now on.
+
+        Raises:
+            InputError: there are none of them left.
+        """
+        if set(recordings) != set(self.recordings):
+            self._examples = self._cut(set(self.recordings) - set(recordings))
+
+    def learn(self, plan: RoundPlan, state: dict[str, Tensor]) -> Learned:
+        """The answer to a plan, from the adapter it starts from; it is never the same twice.
+
+        Raises:
+            ValueOutOfRange: training led to something that is no number.
+        """
+        training, grid = plan.training, plan.grid
+        if isinstance(training, DistributedDp):
+            assert isinstance(grid, NoisyGrid), "the plan's noise says how its integers are read"
+            return self._distributed(plan, training, grid, state)
+        assert isinstance(grid, Grid), "as above"
+        if isinstance(training, LocalDp):
+            steps = dp_sgd(
+                self._model,
+                state,
+                self._examples,
+                training,
+                self._tokenizer.pad,
+                _system(),
+                plan.local_grid,
+                scope=plan.scope,
+            )
+            observed = steps.observed
+            return Learned(grid.quantise(steps.vector), observed.loss, observed.norm, observed.recordings)
+        assert isinstance(training, PlainTraining), "there is no other kind"
+        update = local_update(
+            self._model, state, self._examples, training, self._tokenizer.pad, self._random(plan), scope=plan.scope
+        )
+        vector = grid.quantise(update.vector, self._words(plan))
+        return Learned(vector, update.loss, update.norm, len(self.recordings))
+
+    def _distributed(
+        self, plan: RoundPlan, training: DistributedDp, grid: NoisyGrid, state: dict[str, Tensor]
+    ) -> Learned:
+        drawn = poisson_sample(len(self.recordings), training.sampling)
+        total = np.zeros(plan.parameters, np.int64)
+        observed = Observed(training.clip)
+        for one in recording_updates(
+            self._model,
+            state,
+            self._examples,
+            drawn,
+            training,
+            self._tokenizer.pad,
+            _system(),
+            scope=plan.scope,
+        ):
+            total += grid.rounded(one.vector)
+            observed.note(one)
+        return Learned(grid.contribution(total), observed.loss, observed.norm, len(drawn))
+
+    def _cut(self, withdrawn: set[str]) -> Examples:
+        with Vault.open(self._vault, self._key) as vault:
+            self.recordings = tuple(identifier for identifier in vault.ids() if identifier not in withdrawn)
+            recordings = [vault.get(identifier) for identifier in self.recordings]
+        if not recordings:
+            raise InputError(
+                f"The vault {self._vault} holds no recording to train on; run `partbook node ingest` first."
+            )
+        return Examples(recordings, self._tokenizer, self._model.config.context)
+
+    def _random(self, plan: RoundPlan) -> np.random.Generator:
+        if self._seed is None:
+            return _system()
+        return np.random.Generator(np.random.Philox(int.from_bytes(self._seeded(plan, "order")[:8], "little")))
+
+    def _words(self, plan: RoundPlan) -> Callable[[int], bytes]:
+        return os.urandom if self._seed is None else lambda size: self._seeded(plan, "rounding")[:size]
+
+    def _seeded(self, plan: RoundPlan, purpose: str) -> bytes:
+        return hashlib.sha256(f"{self._seed}/{plan.round}/{purpose}".encode()).digest()
+
+
+def _system() -> np.random.Generator:
+    return np.random.Generator(np.random.Philox(key=int.from_bytes(os.urandom(16), "little")))

@@ -1,0 +1,69 @@
+"""A label's windows: cut once, laid out when drawn, always by recording."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from partbook.music.recording import Recording
+from partbook.music.tokens import Tokenizer
+from partbook.music.windows import Span, Windows, gather, spans
+
+STRIDE = 0.5  # training windows overlap by half, so that every bar is seen early and late in one
+
+
+class Examples:
+    """A label's recordings cut into windows, which are numbered through all of them."""
+
+    def __init__(self, recordings: Sequence[Recording], tokenizer: Tokenizer, context: int) -> None:
+        """Cut recordings into windows of `context` positions.
+
+        Raises:
+            ValueError: there is no recording.
+        """
+        if not recordings:
+            raise ValueError("There are no recordings to train on; ingest some first.")
+        self._special = {"bos": tokenizer.bos, "eos": tokenizer.eos, "pad": tokenizer.pad}
+        # A recording in which nothing was heard is one window: a piece that ends at once.
+        nothing = [Span(0, 0, 0.0, True)]
+        items = [[(r, span) for span in spans(r, context, stride=STRIDE) or nothing] for r in recordings]
+        self._items = [item for of_one in items for item in of_one]
+        ends = np.cumsum([len(of_one) for of_one in items])
+        self._rows = [np.arange(end - len(of_one), end) for end, of_one in zip(ends, items, strict=True)]
+        self._marks = [int.from_bytes(hashlib.sha256(r.ids.tobytes()).digest()[:8], "little") for r in recordings]
+        self._tokens = np.array([span.stop - span.start + span.last for _, span in self._items])
+
+    def __len__(self) -> int:
+        """Recordings."""
+        return len(self._rows)
+
+    def draw(self, recordings: NDArray[np.int64], windows: int, random: np.random.Generator) -> NDArray[np.int64]:
+        """Windows of each of some recordings, none twice where there are enough: numbers, (recordings, windows).
+
+        `random` gives one key, whoever is drawn; with it a recording's windows are a function of its own tokens. So
+        one recording more or less changes nothing for the others, even in the eyes of somebody who knows the key.
+        """
+        key = int(random.integers(2**63))
+        drawn = []
+        for recording in recordings:
+            own = np.random.Generator(np.random.Philox(key=[key, self._marks[recording]]))
+            rows = self._rows[recording]
+            drawn.append(own.choice(rows, windows, replace=len(rows) < windows))
+        return np.array(drawn, dtype=np.int64).reshape(len(recordings), windows)
+
+    def tokens(self, windows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Tokens to predict in each window, EOS included; of the shape asked about."""
+        counts: NDArray[np.int64] = self._tokens[windows]
+        return counts
+
+    def take(self, windows: NDArray[np.int64]) -> Windows:
+        """Lay windows (n,) out as a batch, as long as the longest among them."""
+        return gather([self._items[w] for w in windows], int(self._tokens[windows].max()), **self._special)
+
+    def batch(self, size: int, random: np.random.Generator) -> Windows:
+        """Windows of `size` recordings drawn evenly, one window each, cut to the longest among them."""
+        drawn = random.choice(len(self._rows), size, replace=size > len(self._rows))
+        return self.take(np.array([random.choice(self._rows[r]) for r in drawn]))

@@ -1,0 +1,17 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+
+def test_a_ledger_killed_at_any_write_loses_no_debit_and_keeps_none_twice(
+    memory: Path, script: Callable[..., str]
+) -> None:
+    ends = json.loads(script("ledger_life.py", "kill", memory))
+    assert ends["pwrite64"] == ends["pwrite64 torn"] > 50, ends
+    assert ends["os.replace"] >= 11, "the head is written after every fact"
+    assert ends["os.rename"] == 1, "a ledger gets its name once"
+    assert sum(ends.values()) > 150, ends
+
+
+def test_two_processes_cannot_both_have_the_last_of_a_budget(memory: Path, script: Callable[..., str]) -> None:
+    script("ledger_life.py", "race", memory)
