@@ -13,6 +13,7 @@ from trio import MEMBERS, STEPS, Play, Trio
 from partbook.errors import (
     BudgetExhausted,
     CohortRefused,
+    InputError,
     LedgerBroken,
     NoiseRefused,
     OutsideHours,
@@ -218,7 +219,7 @@ def test_a_withdrawn_recording_is_trained_on_no_more(trio: Trio, tmp_path: Path)
     alto = strict(trio, tmp_path)
     (only,) = alto._learner.recordings
     alto._ledger.withdraw(only)
-    with pytest.raises(Exception, match="no recording"):
+    with pytest.raises(InputError, match="No recording counts"):
         train(trio, alto, trio.plan(training=NOISY))
     assert alto._ledger.debits() == ()
 
@@ -235,6 +236,6 @@ def test_a_label_may_keep_its_model_to_itself(trio: Trio, tmp_path: Path) -> Non
 
 def test_the_coordinators_key_of_the_policy_is_the_rosters(trio: Trio, tmp_path: Path) -> None:
     train(trio, strict(trio, tmp_path, coordinator=trio.key.public.fingerprint), trio.plan(training=NOISY))
+    other = strict(trio, tmp_path / "other", coordinator=IdentityKey.generate().public.fingerprint)
     with pytest.raises(UnknownCoordinator):
-        other = strict(trio, tmp_path / "other", coordinator=IdentityKey.generate().public.fingerprint)
         train(trio, other, trio.plan(training=NOISY))

@@ -205,7 +205,8 @@ class LabelNode:
         """
         with self._busy:
             self._current()[1].accept_inbox(inbox)
-            self._ledger.commit(self._question)
+            assert self._vector is not None, "a plan is current only once there is a vector for it"
+            self._ledger.commit(self._question, hashlib.sha256(self._vector.tobytes()).hexdigest())
             return self._chunk(0)
 
     def proceed(self, request: bytes) -> tuple[bytes, bytes]:
@@ -383,7 +384,7 @@ class LabelNode:
     def _learn(self, plan: RoundPlan, state: dict[str, Tensor]) -> None:
         question = plan.question()
         self._drop_unsent(plan.federation, question)
-        self._learner.keep(self._ledger.join(self._learner.recordings))
+        self._ledger.join(self._learner.recordings)
         self._ledger.reserve(
             plan.federation,
             self._roster.coordinator.fingerprint,
@@ -394,6 +395,8 @@ class LabelNode:
             policy=self._policy,
             note=f"{plan.mode}, {plan.training.kind}",
         )
+        # Asked after the reservation: who is withdrawn from here on has paid for what is trained now.
+        self._learner.keep(self._ledger.join(self._learner.recordings))
         learned = self._learner.learn(plan, state)
         head = json.dumps({"question": question, "round": plan.round}).encode()
         self._kept.put(_VECTOR, len(head).to_bytes(4, "big") + head + learned.vector.tobytes())

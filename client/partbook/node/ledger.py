@@ -81,19 +81,20 @@ class Ledger:
             for recording in dict.fromkeys(recordings):
                 if recording not in self._stays:
                     append({"kind": "joined", "recording": recording})
-            gone = {stay.recording for stay in tuple(self._stays.values()) if stay.withdrawn < NEVER}
+            gone = self._gone()
         return tuple(recording for recording in recordings if recording not in gone)
 
     def withdraw(self, recording: str) -> None:
         """Let a recording count no more, for good. It need not have joined. On the disk when this returns."""
         with self._chain.appending() as append:
-            if recording not in self.withdrawn:
+            if recording not in self._gone():
                 append({"kind": "withdrawn", "recording": recording})
 
     @property
     def withdrawn(self) -> frozenset[str]:
-        """Recordings that are not to be trained on any more, as far as this process has seen."""
-        return frozenset(stay.recording for stay in tuple(self._stays.values()) if stay.withdrawn < NEVER)
+        """Recordings that are not to be trained on any more."""
+        self._chain.catch_up()
+        return self._gone()
 
     # ------------------------------------------------------------------ questions
 
@@ -290,6 +291,9 @@ class Ledger:
                 raise LedgerBroken(
                     f"Row {row.number} of the ledger says {other!r}; a newer Partbook wrote it. Use that."
                 )
+
+    def _gone(self) -> frozenset[str]:
+        return frozenset(stay.recording for stay in tuple(self._stays.values()) if stay.withdrawn < NEVER)
 
     def _state(self, question: str) -> State:
         debit = self._debits.get(question)

@@ -109,8 +109,17 @@ class RoundPlan(BaseModel):
             raise ValueError("sealed rounds name the custodian's key, and no others do")
         if self.mode == "sealed" and len(self.cohort) > MAX_CONTRIBUTIONS:
             raise ValueError(f"a sealed sum has at most {MAX_CONTRIBUTIONS} contributions, not {len(self.cohort)}")
-        if isinstance(self.training, DistributedDp) and self.training.colluders >= self.threshold:
-            raise ValueError(f"{self.training.colluders} colluders leave nobody of {self.threshold} to make the noise")
+        if isinstance(self.training, DistributedDp):
+            colluders = self.training.colluders
+            if colluders >= self.threshold:
+                raise ValueError(f"{colluders} colluders leave nobody of {self.threshold} to make the noise")
+            # Two sums of the same vectors would need threshold - colluders honest members' shares each, and no honest
+            # member hands out two: their difference would be protected by less noise than was accounted.
+            if 2 * self.threshold <= len(self.cohort) + colluders:
+                raise ValueError(
+                    f"threshold {self.threshold} of {len(self.cohort)} lets {colluders} colluders open two sums of one "
+                    f"round; it must be above half of {len(self.cohort) + colluders}"
+                )
         if isinstance(self.training, LocalDp):
             _ = self.local_grid
         if not self.grid.fits(len(self.cohort), self.ring.modulus):

@@ -5,5 +5,6 @@
 `mechanism`    clipped updates on the integer grid, and a member's noisy contribution
 `events`       what happened: the noisy sums that were released
 `accounting`   what it cost: ε of events; calibration of σ
+`planning`     the σ, batch and rounds that an ε leaves a federation to choose from (`picture` draws it)
 `cli`          `partbook privacy …`
 """

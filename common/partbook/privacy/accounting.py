@@ -11,8 +11,9 @@ that makes its figures for the *continuous* Gaussian ours too, and two terms tha
     (ε, δ)      Canonne, Kamath and Steinke 2020, arXiv 2004.00010 v4, Proposition 12
     tail        where noise is as described but for probability η, δ grows by (1 + e^ε)·η
 
-Noise multipliers and sampling probabilities are taken as settled before the first sum, as in a federation's plan; only
-what is done with the sums may depend on them.
+A coordinator may choose later plans by what earlier sums said. Where σ and q are the same throughout, it had no choice
+but to stop. Where they are not, each order's sum of divergences is a filter at δ (Feldman and Zrnic 2021, arXiv
+2008.11193), and the best of k orders is one at k·δ by a union bound: ε is then taken at δ / k.
 """
 
 from __future__ import annotations
@@ -46,7 +47,8 @@ def epsilon(events: Iterable[Repeated], delta: float) -> float:
     """The ε for which the events together are (ε, δ)-differentially private for each recording.
 
     Args:
-        events: all that was released, in any order.
+        events: all that was released, in any order; those of different σ or q may have been chosen by what the ones
+            before them said.
         delta: δ, above 0 and below 1; it pays for the tails first.
 
     Returns:
@@ -62,6 +64,8 @@ def epsilon(events: Iterable[Repeated], delta: float) -> float:
         return math.inf
     if not sums:
         return 0.0
+    if len({(each.noise_multiplier, each.sampling) for each in sums}) > 1:
+        delta /= len(ORDERS)
     divergences = sum(times * _divergences(each) for each, times in sums.items())
     tails = math.fsum(times * each.tail for each, times in sums.items())
     reserved = 0.0  # of δ, for the tails: they need it times a factor that grows with the ε sought

@@ -7,9 +7,11 @@ After Kairouz, Liu and Steinke 2021 (arXiv 2102.06387), with the recording, not 
 2. the node adds up its recordings and clamps every coordinate, which brings no two sums further apart;
 3. it adds discrete Gaussian noise of variance V and `largest`, so that a field value from 0 to `span` travels.
 
-So one recording more or less moves what a node noises by at most Δ in L2 norm, in whole numbers, whatever the floating
-point that led there did: only integers are compared. Any `honest` members together add noise of variance at least
-(σΔ)². Noise beyond 12 standard deviations is drawn anew, to fit the grid, which costs `truncation`. That a sum of
+So one recording more or less moves what a node noises by at most Δ in L2 norm, in whole numbers. Only integers are
+compared; but floating point has one way around that: a recording's company in a batch may change the last bits of the
+*others'* updates, and with them a rounding here and there. `COMPANY` leaves a hundredth of Δ for it, which is a hundred
+times what was measured (tests/training/test_company.py): any `honest` members together add noise of variance at least
+(1.01 σΔ)², and σ is what is accounted. Noise beyond 12 standard deviations is drawn anew, to fit the grid, which costs `truncation`. That a sum of
 discrete Gaussians is not quite a discrete Gaussian costs `slack`.
 """
 
@@ -30,6 +32,9 @@ from numpy.typing import NDArray
 from partbook.errors import ValueOutOfRange
 from partbook.privacy.gaussian import discrete_gaussian
 from partbook.secagg.grid import FINEST_BITS
+
+COMPANY: Final = Fraction(101, 100)
+"""What one recording may move a sum by, over what its own vector does."""
 
 # Standard deviations of one member's noise that the grid has room for.
 _TAIL: Final = 12
@@ -108,12 +113,13 @@ class NoisyGrid:
     @property
     def sensitivity(self) -> int:
         """Δ, the L2 norm that one recording's rounded update never exceeds, in steps of the grid."""
-        return int(self.largest / (_SUM_ROOM + _TAIL * self.noise_multiplier / math.sqrt(self.honest)))
+        noise = float(COMPANY) * self.noise_multiplier / math.sqrt(self.honest)
+        return int(self.largest / (_SUM_ROOM + _TAIL * noise))
 
     @property
     def variance(self) -> int:
-        """V, of one member's noise: (σΔ)² / honest, rounded up, in steps of the grid, squared."""
-        return math.ceil(Fraction(self.noise_multiplier) ** 2 * self.sensitivity**2 / self.honest)
+        """V, of one member's noise: (1.01 σΔ)² / honest, rounded up, in steps of the grid, squared."""
+        return math.ceil((COMPANY * Fraction(self.noise_multiplier) * self.sensitivity) ** 2 / self.honest)
 
     @property
     def tail(self) -> int:
