@@ -8,7 +8,7 @@ Every way is given the same windows of the same recordings and does all of a ste
     Opacus        GradSampleModule with hooks, DPOptimizer clips, sums and adds noise
     one by one    plain training's gradient of each recording in turn, clipped and summed
 
-They take turns on one thread; a way's time is the best of its turns, in CPU seconds, so that neighbours on the
+They take turns on one thread; a way's time is the median of its turns, in CPU seconds, so that neighbours on the
 machine count as little as they can. Memory is the peak over what a process of its own held before its first step.
 """
 
@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import resource
+import statistics
 import sys
 import time
 import warnings
@@ -204,21 +205,21 @@ class Bench:
     def speeds(self, names: tuple[str, ...], turns: int) -> dict[str, float]:
         """Tokens a second of each way, in turns; also says how far their sums of clipped gradients lie apart."""
         steps = {name: self.way(name) for name in names}
-        best = dict.fromkeys(names, float("inf"))
+        seconds: dict[str, list[float]] = {name: [] for name in names}
         sums: dict[str, NDArray[np.floating] | None] = {}
         for turn in range(turns + 1):
             for name in names:
                 began = self._clock()
                 sums[name] = steps[name]()
                 if turn:  # the first warms up
-                    best[name] = min(best[name], self._clock() - began)
+                    seconds[name].append(self._clock() - began)
         ours = sums["ours"]
         for name in set(names) & {OPACUS, "one by one"}:
             theirs = sums[name]
             assert ours is not None
             assert theirs is not None
             print(f"  sums of clipped gradients, ours and {name}: {_apart(ours, theirs):.0e} apart")
-        return {name: self.tokens / seconds for name, seconds in best.items()}
+        return {name: self.tokens / statistics.median(turns_of_it) for name, turns_of_it in seconds.items()}
 
     def _clock(self) -> float:
         if self.device.type == "cuda":

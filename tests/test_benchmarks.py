@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 
 import pytest
-from benchmarks import scale, secagg
+from benchmarks import noise, scale, secagg
 from benchmarks.claims import Claim
 from benchmarks.cohort import EXCHANGES, Cohort, OneNode, play, vector
 
@@ -47,6 +47,11 @@ def test_bench_scale_runs_to_its_closing_line_and_draws_its_picture(capsys, tmp_
     assert [claim["ours"] for claim in exact] == [1, 1]
     assert "<svg" in picture.read_text()
     assert graph.COMPLETE == 100, "measuring the complete graph leaves the constant as it was"
+
+
+def test_bench_noise_runs_to_its_closing_line(capsys):
+    assert noise.main("--samples 20000 --peer-samples 200 --turns 1".split()) in (0, 1)
+    assert {claim["unit"] for claim in closing_line(capsys)}
 
 
 def test_one_member_among_played_peers_does_what_it_does_in_a_whole_round():

@@ -44,6 +44,11 @@ COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
         "coordinator",
         "Write MIDI and WAV from a release or a server.",
     ),
+    "audit": (
+        "partbook.simulation.audit.cli:app",
+        "simulation",
+        "Attack a federation, and hold what is found against its claim.",
+    ),
     "base": ("partbook.simulation.cli:base", "simulation", "Reproduce the public base model and tokeniser."),
 }
 

@@ -1,4 +1,4 @@
-"""What floating point lets one recording change about the others' rounded updates, against what the noise leaves for it."""
+"""What floating point lets one recording change about the others' updates, against what the noise leaves for it."""
 
 from __future__ import annotations
 

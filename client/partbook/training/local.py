@@ -82,5 +82,5 @@ def local_update(
     update = flatten(dict(named)) - before
     clipped, norm = clip(update[selection(adapter, scope)], training.clip)
     if not np.isfinite(norm):
-        raise ValueOutOfRange("Training led to something that is no number; the plan's learning rate is too high for it.")
+        raise ValueOutOfRange("Training led to something that is no number; lower the plan's learning rate.")
     return LocalUpdate(clipped, norm, float(np.mean(losses)))

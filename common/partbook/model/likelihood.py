@@ -45,8 +45,9 @@ def to_tensors(windows: Windows, device: torch.device) -> tuple[Tensor, Tensor, 
 def token_losses(model: PartbookModel, ids: Tensor, mel: Tensor, has_memory: Tensor, pad: int) -> Tensor:
     """Negative log-probability of each token given those before it: (b, t), 0 at padding."""
     logits = model(ids[:, :-1], mel, has_memory)
-    losses = F.cross_entropy(logits.transpose(1, 2), ids[:, 1:], reduction="none", ignore_index=pad)
-    return losses
+    # Flat, because cross-entropy over transposed logits takes up to a fifth longer.
+    losses = F.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none", ignore_index=pad)
+    return losses.view(len(ids), -1)
 
 
 def evaluate(

@@ -9,10 +9,10 @@ After Kairouz, Liu and Steinke 2021 (arXiv 2102.06387), with the recording, not 
 
 So one recording more or less moves what a node noises by at most Δ in L2 norm, in whole numbers. Only integers are
 compared; but floating point has one way around that: a recording's company in a batch may change the last bits of the
-*others'* updates, and with them a rounding here and there. `COMPANY` leaves a hundredth of Δ for it, which is a hundred
-times what was measured (tests/training/test_company.py): any `honest` members together add noise of variance at least
-(1.01 σΔ)², and σ is what is accounted. Noise beyond 12 standard deviations is drawn anew, to fit the grid, which costs `truncation`. That a sum of
-discrete Gaussians is not quite a discrete Gaussian costs `slack`.
+*others'* updates, and with them a rounding here and there. `COMPANY` leaves a hundredth of Δ for it, ten times what
+tests/training/test_company.py lets it be: any `honest` members together add noise of variance at least (1.01 σΔ)²,
+and σ is what is accounted. Noise beyond 12 standard deviations is drawn anew, to fit the grid, which costs
+`truncation`. That a sum of discrete Gaussians is not quite a discrete Gaussian costs `slack`.
 """
 
 from __future__ import annotations

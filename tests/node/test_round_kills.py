@@ -1,0 +1,12 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+
+def test_a_label_killed_at_any_write_of_a_round_pays_once_and_sends_the_same_bytes(
+    memory: Path, tiny_base: Path, script: Callable[..., str]
+) -> None:
+    ends = json.loads(script("round_life.py", tiny_base, memory))
+    assert ends["pwrite64"] >= 6, "reserving and committing"
+    assert ends["os.replace"] >= 8, "the vector, the exchange after every answer, and the ledger's head"
+    assert sum(ends.values()) > 40, ends
