@@ -20,25 +20,34 @@ from partbook.generator.release import load_generator, open_release
 from partbook.model.checkpoint import load_tokenizer
 from partbook.music.mel import memory_before
 from partbook.music.tokens import HIGHEST_PITCH, LOWEST_PITCH, notes_of
+from partbook.node.ledger import Ledger
+from partbook.node.policy import Policy
 from partbook.simulation.collections import COLLECTIONS
+from partbook.simulation.demo import EPSILON
 from partbook.simulation.three_pieces import heard_clip
+from partbook.vault.store import Vault
 
 ROOT = Path(__file__).parent.parent.parent
 CODE = """
+from dataclasses import asdict, replace
 from pathlib import Path
 from rich.console import Console
 from partbook.plan.training import PlainTraining
-from partbook.simulation.demo import Demo, DemoOptions
+from partbook.simulation.demo import COURSES, Demo, DemoOptions
 from partbook.simulation.watching import RichWatcher
-import sys
+import json, sys
 if __name__ == "__main__":
     home, out = map(Path, sys.argv[1:3])
+    plain = PlainTraining(steps=4, batch=3, learning_rate=5e-3, clip=5.0)
+    course = replace(COURSES[sys.argv[3]], rounds=2, plain=plain)
     options = DemoOptions(
-        home=home, out=out, recordings=3, heldout=1, seconds=20, rounds=2, piece_seconds=20,
-        training=PlainTraining(steps=4, batch=3, learning_rate=5e-3, clip=5.0), drops=tuple(sys.argv[3:]),
+        home=home, out=out, recordings=3, heldout=1, seconds=20, course=course,
+        piece_seconds=20 if sys.argv[3] == "distributed" else 5,
+        drops=tuple(sys.argv[4:]),
     )
     with RichWatcher(Console()) as watcher:
-        Demo(options, watcher).run()
+        result = Demo(options, watcher).run()
+    Path(sys.argv[2], "result.json").write_text(json.dumps(asdict(result), default=str))
 """
 
 
@@ -49,9 +58,9 @@ def script(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def run(script: Path, out: Path, *drops: str) -> str:
+def run(script: Path, out: Path, noise: str, *drops: str) -> str:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(script), str(script.parent / "home"), str(out), *drops]
+    command = [sys.executable, str(script), str(script.parent / "home"), str(out), noise, *drops]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -60,7 +69,7 @@ def run(script: Path, out: Path, *drops: str) -> str:
 @pytest.fixture(scope="module")
 def folder(script: Path) -> Path:
     out = script.parent / "run"
-    run(script, out)
+    run(script, out, "distributed")
     return out
 
 
@@ -98,12 +107,49 @@ def test_the_report_holds_every_label_and_says_which_locks_were_on(folder: Path)
         assert label["nll_before"] > 0
         assert label["bytes_sent"] > 0
     locks = report["locks"]
-    assert (locks["masks"], locks["seal"], locks["noise"], locks["threshold"]) == (True, True, False, 3)
-    assert open_release(folder / "release", signer=None).about["locks"] == {"masks": True, "seal": True, "noise": False}
+    assert (locks["masks"], locks["seal"], locks["noise"], locks["threshold"]) == (True, True, True, 3)
+    assert open_release(folder / "release", signer=None).about["locks"] == {"masks": True, "seal": True, "noise": True}
     html = (folder / "report.html").read_text()
     assert not re.search(r"""(?:src|href)=["']https?:""", html)
     for collection in COLLECTIONS:
         assert collection.label in html
+
+
+def test_both_epsilons_are_stated_and_every_labels_ledger_agrees(folder: Path, script: Path) -> None:
+    report = json.loads((folder / "report.json").read_text())
+    locks = report["locks"]
+    assert (locks["recordings"], locks["colluders"], locks["delta"], locks["dimension"]) == (12, 1, 1e-5, 4992)
+    assert 7.9 < locks["epsilon_colluders"] <= EPSILON
+    assert 0 < locks["epsilon_outsiders"] < locks["epsilon_colluders"]
+    assert [number for number, _, _ in locks["epsilon_curve"]] == [0, 1, 2]
+    assert locks["epsilon_curve"][-1] == [2, locks["epsilon_colluders"], locks["epsilon_outsiders"]]
+    stated = open_release(folder / "release", signer=None).about["privacy"]
+    assert (stated["epsilon_colluders"], stated["epsilon_outsiders"]) == tuple(locks["epsilon_curve"][-1][1:])
+    assert "recordings" not in stated, "how many a federation's labels have is theirs to know"
+    for label in report["labels"]:
+        own = folder / "nodes" / label["name"].lower().replace(" ", "-")
+        vault = next((script.parent / "home").glob(f"*/seed-1-*/{own.name}/vault"))
+        with Vault.open(vault) as opened, Ledger.open(own / "ledger.sqlite", opened.ledger_key) as ledger:
+            spent = ledger.spent(1e-5)
+            assert spent.epsilon_committed == spent.epsilon_reserved_too == locks["epsilon_colluders"]
+            assert (spent.rounds, len(ledger.stays())) == (2, 3)
+        assert not (vault / "ledger.sqlite").exists()
+        assert label["epsilon_spent"] == spent.epsilon_committed
+        assert Policy.read(own / "policy.toml").epsilon_recording == pytest.approx(EPSILON)
+    html = (folder / "report.html").read_text()
+    assert f"ε = {locks['epsilon_colluders']:.2f}" in html
+    assert f"ε = {locks['epsilon_outsiders']:.2f}" in html
+
+
+def test_what_the_noise_cost_is_said_for_every_label_and_stays_in_the_report(folder: Path) -> None:
+    report = json.loads((folder / "report.json").read_text())
+    for label in report["labels"]:
+        assert label["nll_without_noise"] < label["nll_before"]
+        assert label["nll_without_noise"] != label["nll_after"]
+    figures = [repr(label["nll_without_noise"]).encode() for label in report["labels"]]
+    for path in (path for path in folder.rglob("*") if path.is_file()):
+        if path.name not in ("report.json", "result.json"):
+            assert not any(figure in path.read_bytes() for figure in figures), path
 
 
 def test_every_round_is_scored_although_the_coordinator_knows_the_model_only_at_the_end(folder: Path) -> None:
@@ -220,12 +266,19 @@ def test_a_clip_is_the_notes_heard_from_a_bar_on_and_the_sound_before_it(folder:
 
 
 def test_a_second_run_hears_nothing_twice_and_ends_with_the_same_model(folder: Path, script: Path) -> None:
-    # Down at `confirm`: its update has arrived by then, so the sum is the same as with nobody down.
+    # Down at `confirm`: its update has arrived by then, so the sum is the same as with nobody down. Noise is drawn anew
+    # whatever the seed, so only plain rounds end with the same model.
+    before = folder.parent / "plain"
+    run(script, before, "none")
     again = folder.parent / "again"
-    run(script, again, "Cremona@confirm:1")
-    first, second = ((f / "coordinator" / "adapter.safetensors").read_bytes() for f in (folder, again))
+    run(script, again, "none", "Cremona@confirm:1")
+    first, second = ((f / "coordinator" / "adapter.safetensors").read_bytes() for f in (before, again))
     assert first == second
     report = json.loads((again / "report.json").read_text())
+    assert report["locks"]["noise"] is False
+    assert report["labels"][0]["nll_without_noise"] is None
+    assert "There was no noise" in (again / "report.html").read_text()
+    assert open_release(again / "release", signer=None).about["privacy"]["epsilon_colluders"] is None
     (dropped,) = report["history"][0]["dropped"]
     assert (dropped["member"], dropped["kind"], dropped["in_sum"]) == ("Cremona", "query.confirm", True)
     assert len(report["history"][0]["members"]) == 4

@@ -17,6 +17,14 @@ def texts(svg):
     return [element.text for element in ElementTree.fromstring(svg).iter() if element.tag.endswith("text")]  # noqa: S314
 
 
+def test_noise_is_named_where_there_is_some():
+    for custodian in (None, "Custodian"):
+        quiet, noisy = (federation_svg(HOUSES, custodian=custodian, noise=noise) for noise in (False, True))
+        assert "noise" not in quiet
+        assert "noised" in noisy
+        assert "never audio" in noisy
+
+
 @pytest.mark.parametrize("columns", [1, 2, 4])
 @pytest.mark.parametrize("count", [1, 3, 4, 7])
 @pytest.mark.parametrize("custodian", [None, "Custodian"])

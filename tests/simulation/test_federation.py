@@ -15,6 +15,7 @@ from scipy.stats import chisquare
 from tunes import recording_of, tune
 
 from partbook.coordinator.checkpoints import Checkpoints
+from partbook.coordinator.privacy import statement
 from partbook.coordinator.validation import write_validation
 from partbook.custodian.opening import CustodianConfig
 from partbook.errors import CohortTooSmall
@@ -28,12 +29,13 @@ from partbook.node.label import NodeConfig
 from partbook.plan import exchanges, wire
 from partbook.plan.federation import FederationConfig
 from partbook.plan.rounds import ServerStep
-from partbook.plan.training import PlainTraining
+from partbook.plan.training import DistributedDp, LocalDp, PlainTraining, Training
 from partbook.secagg import messages as sums
 from partbook.secagg.node import NodeRound
 from partbook.simulation.drops import Drop
 from partbook.simulation.federation import simulate
 from partbook.simulation.grid import Crossing
+from partbook.simulation.noise import Asked, account, allowing
 from partbook.simulation.parties import Parties, enrol
 from partbook.vault.store import Vault
 
@@ -60,6 +62,8 @@ BODIES = {
     "published": exchanges.ModelHash,
 }
 TRAINING = PlainTraining(steps=6, batch=3, learning_rate=1e-2, clip=2.0)
+NOISY = DistributedDp(noise_multiplier=1.5, sampling=1.0, batch=6.0, colluders=1, clip=0.5)
+ALONE = LocalDp(noise_multiplier=1.5, sampling=1.0, batch=2.0, steps=2, clip=0.5, bound=2.0)
 
 
 @pytest.fixture(scope="module")
@@ -311,13 +315,17 @@ ALLOWED_SEALED = {
 }
 
 
+@pytest.mark.parametrize("training", [TRAINING, NOISY, ALONE], ids=["plain", "distributed", "local"])
 def test_only_the_protocols_messages_cross(
     config: FederationConfig,
     nodes: dict[str, NodeConfig],
     parties: Parties,
     label_recordings: dict[str, list[Recording]],
     mode: str,
+    training: Training,
 ) -> None:
+    rounds = 3 if training == TRAINING else 1
+    config = config.model_copy(update={"training": training, "rounds": rounds})
     crossings: list[Crossing] = []
     simulate(config, nodes, parties.custodian, on_crossing=crossings.append)
     dimension = sum(t.numel() for t in load_adapter(config.state / "adapter.safetensors").values())
@@ -365,6 +373,34 @@ def test_only_the_protocols_messages_cross(
                 recording.title.encode(),
             ):
                 assert secret not in outbound
+    # Nor what a node writes down for its label's own eyes.
+    for node in nodes.values():
+        assert node.journal is not None
+        for line in node.journal.read_text().splitlines():
+            for figure in json.loads(line).values():
+                if isinstance(figure, float) and np.isfinite(figure):
+                    assert repr(figure).encode() not in outbound
+                    assert np.float64(figure).tobytes() not in outbound
+
+
+@pytest.mark.parametrize("training", [NOISY, ALONE], ids=["distributed", "local"])
+def test_what_the_coordinator_states_is_what_every_ledger_has_and_a_round_too_many_is_refused_by_name(
+    config: FederationConfig, nodes: dict[str, NodeConfig], parties: Parties, training: DistributedDp | LocalDp
+) -> None:
+    config = config.model_copy(update={"training": training, "rounds": 2, "validation": None})
+    simulate(config, nodes, parties.custodian)
+    stated = statement(last_state(config).history, (), 1e-5)
+    assert 0 < stated.outsiders <= stated.colluders
+    assert (stated.outsiders < stated.colluders) == (training == NOISY)
+    policy = allowing(Asked(training.kind, stated.colluders), training, 1e-5, config.mode)
+    held = {member: parties.node(node, policy) for member, node in nodes.items()}
+    assert {account(node).total.committed for node in held.values()} == {stated.colluders}
+    with pytest.raises(CohortTooSmall) as caught:
+        simulate(config.model_copy(update={"rounds": 3}), held, parties.custodian)
+    for member in MEMBERS:
+        assert f"{member} declined with BudgetExhausted" in str(caught.value)
+    assert last_state(config).round == 2
+    assert {account(node).total.spent for node in held.values()} == {stated.colluders}
 
 
 def test_losses_stay_in_the_labels_own_journal(

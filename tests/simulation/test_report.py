@@ -200,11 +200,62 @@ def test_open_locks_are_admitted_and_closed_ones_are_not_denied(tmp_path):
     assert "One party alone has the key that opens the sum: Notary." in sealed
     assert "cannot read even their sum" in sealed
     assert "a real coordinator has only the first and the last" in sealed
-    locks = Locks(True, True, 3, "Notary", 16, 1.0, epsilon=7.5, delta=1e-5)
-    noisy = shown(replace(report, locks=locks), tmp_path)
+    noisy = shown(replace(report, locks=NOISY), tmp_path)
     assert noisy.count("ON in this run") == 3
-    assert "ε = 7.50 at δ = 1e-05" in noisy
     assert "There was no noise" not in noisy
+
+
+NOISY = Locks(
+    True, True, 3, "Notary", 16, 0.15, noise_kind="distributed", epsilon_colluders=7.5, epsilon_outsiders=5.9,
+    delta=1e-5, colluders=1, noise_multiplier=2.25, sampling=0.5, recordings=74, dimension=4992,
+    epsilon_curve=((0, 0.0, 0.0), (1, 4.5, 3.25), (2, 7.5, 5.9)),
+)  # fmt: skip
+
+
+def test_the_noise_card_says_what_is_bounded_against_whom_and_on_what_assumption(tmp_path):
+    report = replace(example(tmp_path), locks=NOISY)
+    text = shown(report, tmp_path)
+    for words in (
+        "ε = 7.50 for each recording against one label that would take its own noise out again",
+        "ε = 5.90 against everybody else; both at δ = 10⁻⁵",
+        "a spread of 2.25 times", "in each of 4,992 trained numbers", "drawn with probability 0.5",
+        "multiply the odds that a given recording was used by 1,808 at most",
+        "at least 2 come from labels that added their noise as planned",
+        "74 recordings stand behind it",
+        "each recording's update was clipped: its length could not exceed 0.15",
+        "sent only noised, masked and sealed changes",
+        "of which 4,992",
+    ):  # fmt: skip
+        assert words in text, words
+    local = replace(NOISY, noise_kind="local", colluders=None, epsilon_outsiders=7.5, sampling=1.0)
+    text = shown(replace(report, locks=local), tmp_path)
+    assert "ε = 7.50 at δ = 10⁻⁵ for each recording, against everybody." in text
+    assert "Every recording took part each time" in text
+    assert "would take its own noise out" not in text
+
+
+def test_what_the_noise_cost_and_what_the_ledgers_say_stand_on_the_page(tmp_path):
+    report = example(tmp_path)
+    spent = {"epsilon_spent": 7.5, "epsilon_left": 0.0625, "rounds_paid": 2}
+    labels = tuple(
+        replace(label, nll_without_noise=without, **spent)
+        for label, without in zip(report.labels, (2.0, 2.0625), strict=True)
+    )
+    noisy = replace(report, locks=NOISY, labels=labels)
+    text = shown(noisy, tmp_path)
+    for words in ("With noise", "Without noise", "2.0625", "from 2.250 to 2.031 nats a token", "came to 2.188",
+                  "The noise cost 0.156. It left 29% of the gain.", "7.5000", "0.0625",
+                  "It agrees to the last digit", "one ledger, in its vault"):  # fmt: skip
+        assert words in text, words
+    parsed = outline((tmp_path / "report.html").read_text())
+    (figure,) = (a["aria-label"] for tag, a in parsed.tags if tag == "svg" and "ε over" in a.get("aria-label", ""))
+    assert "7.50 against colluding labels (solid) and 5.90 against everybody else" in figure
+    fewer = (replace(labels[0], epsilon_spent=4.5, rounds_paid=1), labels[1])
+    assert "has spent less than what the coordinator states" in shown(replace(noisy, labels=fewer), tmp_path)
+    data = json.loads((tmp_path / "report.json").read_text())
+    assert data["locks"]["epsilon_curve"][1] == [1, 4.5, 3.25]
+    assert data["labels"][0]["nll_without_noise"] == 2.0
+    assert "Without noise" not in shown(report, tmp_path)
 
 
 @pytest.mark.parametrize(

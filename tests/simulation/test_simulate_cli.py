@@ -14,6 +14,9 @@ from tunes import recording_of, tune
 from partbook.errors import ConfigError, InputError
 from partbook.model.adapter import load_adapter, state_hash
 from partbook.music.tokens import Tokenizer
+from partbook.privacy.accounting import epsilon
+from partbook.privacy.events import from_json
+from partbook.simulation.noise import Asked, server_step
 from partbook.simulation.trial import Trial, TrialOptions, labels_of
 from partbook.vault.store import Vault
 
@@ -33,19 +36,19 @@ def vaults(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer: Tokenizer) 
 
 
 def simulate(base: Path, vaults: list[Path], out: Path, *more: str) -> subprocess.CompletedProcess[str]:
-    arguments = [*map(str, vaults), "--out", str(out), "--base", str(base), *SMALL, *more]
+    arguments = [*map(str, vaults), "--out", str(out), "--base", str(base), *more]
     command = [sys.executable, "-m", "partbook.cli", "simulate", *arguments]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "120"}
     return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
 
 
-SMALL = ("--steps", "2", "--batch", "2", "--rounds", "2", "--seed", "3")
+PLAIN = ("--noise", "none", "--steps", "2", "--batch", "2", "--rounds", "2", "--seed", "3")
 
 
 def test_a_sealed_trial_survives_a_drop_and_leaves_the_adapter_that_its_last_round_names(
     tiny_base: Path, vaults: list[Path], tmp_path: Path
 ) -> None:
-    done = simulate(tiny_base, vaults, tmp_path / "out", "--drop", "cantus@contribute:1", "--json")
+    done = simulate(tiny_base, vaults, tmp_path / "out", *PLAIN, "--drop", "cantus@contribute:1", "--json")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["labels"] == list(MEMBERS)
@@ -58,6 +61,9 @@ def test_a_sealed_trial_survives_a_drop_and_leaves_the_adapter_that_its_last_rou
     for record in (first, second):
         assert record["bytes_per_node"]["sent"] > 1000
         assert record["exchanges"]["query.open"] > 0
+        assert record["epsilon"] is None
+    assert found["privacy"]["epsilon_colluders"] is None
+    assert found["privacy"]["recordings"] == 4
     assert state_hash(load_adapter(Path(found["adapter"]))) == second["model"]
     # Every party's keys are its own, in a folder of its own.
     keys = [*(tmp_path / "out").rglob("*.pem"), *(tmp_path / "out").rglob("seal.secret")]
@@ -70,20 +76,80 @@ def test_a_round_below_the_threshold_ends_with_code_2_and_the_same_command_goes_
 ) -> None:
     out = tmp_path / "out"
     drops = ("--drop", "bass@share:2", "--drop", "tenor@share:2")
-    stopped = simulate(tiny_base, vaults, out, "--locks", "masked", *drops)
+    stopped = simulate(tiny_base, vaults, out, *PLAIN, "--locks", "masked", *drops)
     assert stopped.returncode == 2
     assert "CohortTooSmall: Round 2" in stopped.stderr
     assert "Traceback" not in stopped.stderr
     assert "2, cut short" in stopped.stdout
     assert "the same command goes on" in stopped.stdout
     assert "Adapter" not in stopped.stdout
-    finished = simulate(tiny_base, vaults, out, "--locks", "masked")
+    assert "There was no noise: ε is infinite" in stopped.stdout
+    assert "ε so far" not in stopped.stdout
+    finished = simulate(tiny_base, vaults, out, *PLAIN, "--locks", "masked")
     assert finished.returncode == 0, finished.stderr
     lines = [line for line in finished.stdout.splitlines() if "4 of 4" in line]
     assert len(lines) == 2
     assert "earlier" in lines[0]
     assert "kB" in lines[1]
     assert str(out / "coordinator" / "adapter.safetensors") in finished.stdout
+
+
+@pytest.mark.parametrize("kind", ["distributed", "local"])
+def test_a_noisy_trial_states_both_epsilons_of_every_round_as_the_ledgers_have_them_and_gets_no_fresh_budget(
+    tiny_base: Path, vaults: list[Path], tmp_path: Path, kind: str
+) -> None:
+    noise = ("--noise", kind, "--epsilon", "5", "--delta", "1e-4", "--sampling", "0.5", "--rounds", "2")
+    done = simulate(tiny_base, vaults, tmp_path, *noise, "--locks", "masked", "--scope", "norms", "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    first, second = (record["epsilon"] for record in found["rounds"])
+    assert 0 < first["colluders"] < second["colluders"] <= 5
+    assert (first["outsiders"] < first["colluders"]) == (kind == "distributed")
+    cost = found["privacy"]
+    assert (cost["epsilon_colluders"], cost["epsilon_outsiders"]) == (second["colluders"], second["outsiders"])
+    assert (cost["delta"], cost["recordings"], cost["rounds"]) == (1e-4, 4, 2)
+    assert cost["spent_by_ledger"] == dict.fromkeys(MEMBERS, second["colluders"])
+    state = json.loads((tmp_path / "coordinator" / "state.json").read_text())["history"]
+    events = [event for record in state if record["round"] for event in from_json(record["spent"]["colluders"])]
+    assert epsilon(events, 1e-4) == second["colluders"]
+    more = simulate(tiny_base, vaults, tmp_path, *noise, "--rounds", "3", "--locks", "masked", "--scope", "norms")
+    assert more.returncode == 2
+    for member in MEMBERS:
+        assert f"{member} declined with BudgetExhausted" in " ".join(more.stderr.split())
+    assert "ε so far" in more.stdout
+    assert f"ε = {second['colluders']:.3f} against" in more.stdout
+
+
+def test_noise_that_cannot_be_measured_out_is_refused_before_anything_is_made(
+    tiny_base: Path, vaults: list[Path], tmp_path: Path
+) -> None:
+    for asked, words in (
+        (Asked(delta=0.4), "`delta` is 0.4"),
+        (Asked(sampling=0.0), "`sampling` is 0.0"),
+        (Asked(colluders=3), "`colluders` is 3"),
+        (Asked(epsilon=0.0001), "noise multiplier"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            Trial(TrialOptions(tuple(vaults), tmp_path / "out", rounds=1000, base=tiny_base, asked=asked))
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_infinite_epsilon_is_plain_training_that_the_labels_allow(
+    tiny_base: Path, vaults: list[Path], tmp_path: Path
+) -> None:
+    asked = Asked(epsilon=float("inf"))
+    trial = Trial(
+        TrialOptions(tuple(vaults), tmp_path / "out", 1, base=tiny_base, asked=asked, step=server_step(asked))
+    )
+    trial.run()
+    result = trial.result()
+    assert not result.cost.bounded
+    assert result.adapter is not None
+    assert server_step(asked).rule == "momentum"
+    assert server_step(Asked(), momentum=0.5).model_dump(include={"rule", "momentum"}) == {
+        "rule": "adam",
+        "momentum": 0.5,
+    }
 
 
 def test_a_trial_is_not_gone_on_with_under_another_question(
@@ -100,6 +166,9 @@ def test_a_trial_is_not_gone_on_with_under_another_question(
         ({"seed": 2}, "seed"),
         ({"vaults": tuple(vaults[:3])}, "vaults"),
         ({"threshold": 4}, "threshold"),
+        ({"asked": Asked(epsilon=9.0)}, "noise"),
+        ({"asked": Asked(clip=0.5)}, "noise"),
+        ({"scope": "norms"}, "scope"),
     ):
         with pytest.raises(ConfigError, match=rf"another {name}.*--out"):
             Trial(asked(**changes))

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from partbook.coordinator.rounds import Progress
-    from partbook.simulation.trial import TrialResult
 
 
 class Mode(enum.StrEnum):
@@ -22,6 +19,27 @@ class Mode(enum.StrEnum):
     sealed = "sealed"
 
 
+class Scope(enum.StrEnum):
+    """`partbook.model.scope.Scope`, for the command line."""
+
+    all = "all"
+    norms = "norms"
+
+
+class NoiseKind(enum.StrEnum):
+    """`partbook.node.policy.Noise`, for the command line."""
+
+    distributed = "distributed"
+    local = "local"
+    none = "none"
+
+
+_Noise = Annotated[
+    NoiseKind,
+    typer.Option(
+        help="distributed: the labels' noise adds up to enough. local: each label's own is enough. none: ε is infinite."
+    ),
+]
 _Locks = Annotated[
     Mode,
     typer.Option(help="masked: the coordinator reads each round's sum. sealed: nobody but the labels does."),
@@ -104,12 +122,17 @@ def run(
     rounds: Annotated[int | None, typer.Option(min=1, help="How many rounds.")] = None,
     recordings: Annotated[int | None, typer.Option(min=1, max=22, help="Recordings a label.")] = None,
     locks: _Locks = Mode.sealed,
+    noise: _Noise = NoiseKind.distributed,
+    epsilon: Annotated[
+        float | None,
+        typer.Option(min=0.01, help="ε of each recording after all rounds; 8 where not given, inf for no noise."),
+    ] = None,
     drop: _Drop = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print where things are as JSON, and nothing else.")] = False,
 ) -> None:
     """Play four labels' recordings, ingest them, run the rounds, sign a release, write three pieces, and report.
 
-    A second run finds the recordings and vaults it needs already there.
+    A second run finds the recordings and vaults it needs already there. Its ledgers begin anew, with nothing spent.
     """
     import dataclasses
     import datetime
@@ -117,33 +140,51 @@ def run(
 
     from rich.console import Console
 
-    from partbook.simulation.demo import Demo, DemoOptions
+    from partbook.errors import ConfigError
+    from partbook.simulation.demo import COURSES, Demo, DemoOptions
+    from partbook.simulation.trial_table import stated
     from partbook.simulation.watching import RichWatcher
 
     console = Console(stderr=as_json)
     target = out or Path("runs") / datetime.datetime.now().astimezone().strftime("%Y-%m-%d-%H%M%S")
-    options = DemoOptions(home=home, out=target, seed=seed, mode=locks.value, drops=tuple(drop or ()))
+    kind = NoiseKind.none if epsilon == float("inf") else noise
+    if kind is NoiseKind.none and epsilon not in (None, float("inf")):
+        raise ConfigError(f"--epsilon {epsilon:g} needs noise; leave out --noise none.")
+    course = COURSES[kind.value]
+    if epsilon is not None:
+        course = dataclasses.replace(course, asked=dataclasses.replace(course.asked, epsilon=epsilon))
     if rounds is not None:
-        options = dataclasses.replace(options, rounds=rounds)
+        course = dataclasses.replace(course, rounds=rounds)
+    options = DemoOptions(home=home, out=target, seed=seed, mode=locks.value, course=course, drops=tuple(drop or ()))
     if recordings is not None:
         options = dataclasses.replace(options, recordings=recordings)
     with RichWatcher(console) as watcher:
         result = Demo(options, watcher).run()
     if as_json:
-        nll = {label: {"base": before, "after": after} for label, (before, after) in result.nll.items()}
+        nll = {label: dataclasses.asdict(losses) for label, losses in result.nll.items()}
+        cost = {**result.privacy.about(), "recordings": result.recordings}
+        if result.privacy.bounded:
+            cost["spent_by_ledger"] = result.spent
         paths = {
             "report": str(result.report),
             "pieces": list(map(str, result.pieces)),
             "release": str(result.release),
         }
-        typer.echo(json.dumps({**paths, "heldout_nats_per_token": nll}))
+        typer.echo(json.dumps({**paths, "heldout_nats_per_token": nll, "privacy": cost}, ensure_ascii=False))
         return
     from rich.table import Table
 
-    table = Table("Label", "Base", "After the rounds", title="Held-out nats per token, on transcribed audio")
-    for label, (before, after) in result.nll.items():
-        table.add_row(label, f"{before:.3f}", f"{after:.3f}")
+    compared = any(losses.without_noise is not None for losses in result.nll.values())
+    table = Table("Label", title="Held-out nats per token, on transcribed audio")
+    for name in ("Base", *(("With noise", "Without noise") if compared else ("After the rounds",))):
+        table.add_column(name, justify="right")
+    for label, losses in result.nll.items():
+        figures = (losses.base, losses.after, *((losses.without_noise,) if compared else ()))
+        table.add_row(label, *("–" if figure is None else f"{figure:.3f}" for figure in figures))
     console.print(table)
+    console.print(
+        f"\n[bold]Privacy[/bold]\n  {stated(result.privacy, result.recordings, result.colluders)}", highlight=False
+    )
     console.print("\n[bold]Listen[/bold]")
     for piece in result.pieces:
         console.print(f"  {piece}", soft_wrap=True)
@@ -173,11 +214,68 @@ def trial(
     threshold: Annotated[
         int | None, typer.Option(help="Fewest labels to sum; two thirds of them and one where not given.")
     ] = None,
-    steps: Annotated[int, typer.Option(min=1, max=10_000, help="Optimiser steps of a label in a round.")] = 8,
-    batch: Annotated[int, typer.Option(min=1, max=4096, help="Windows a step.")] = 8,
-    learning_rate: Annotated[float, typer.Option(min=1e-6, max=1.0, help="Of the labels' optimiser.")] = 3e-3,
-    clip: Annotated[float, typer.Option(min=1e-3, max=1e6, help="Largest L2 norm of an update.")] = 3.0,
-    momentum: Annotated[float, typer.Option(min=0.0, max=0.99, help="Of the step that the average takes.")] = 0.0,
+    noise: _Noise = NoiseKind.distributed,
+    epsilon: Annotated[
+        float,
+        typer.Option(min=0.01, help="ε of each recording after all rounds, against colluding labels; inf: no noise."),
+    ] = 8.0,
+    delta: Annotated[
+        float | None,
+        typer.Option(min=1e-12, max=0.5, help="δ of it; a power of ten below 1/(10·recordings) where not given."),
+    ] = None,
+    sampling: Annotated[
+        float, typer.Option(min=1e-4, max=1.0, help="Probability with which noisy rounds draw a recording.")
+    ] = 1.0,
+    windows: Annotated[int, typer.Option(min=1, max=256, help="Windows of each drawn recording; with noise only.")] = 1,
+    local_steps: Annotated[
+        int,
+        typer.Option(
+            min=1, max=100, help="With noise: steps on each recording alone; in local mode, of a label in a round."
+        ),
+    ] = 1,
+    scope: Annotated[
+        Scope, typer.Option(help="all: every number of the adapter is trained. norms: few of them, which noise spares.")
+    ] = Scope.all,
+    steps: Annotated[
+        int, typer.Option(min=1, max=10_000, help="Optimiser steps of a label in a round; without noise only.")
+    ] = 8,
+    batch: Annotated[int, typer.Option(min=1, max=4096, help="Windows a step; without noise only.")] = 8,
+    learning_rate: Annotated[
+        float | None,
+        typer.Option(
+            min=1e-6,
+            max=1.0,
+            help="Of the labels' steps; 0.003 without noise, 0.01 with, 0.1 in local mode where not given.",
+            show_default=False,
+        ),
+    ] = None,
+    clip: Annotated[
+        float | None,
+        typer.Option(
+            min=1e-3,
+            max=1e6,
+            help="Largest L2 norm of an update: a label's, 3 where not given; with noise a recording's, 0.3.",
+            show_default=False,
+        ),
+    ] = None,
+    server_rate: Annotated[
+        float | None,
+        typer.Option(
+            min=1e-6,
+            max=10.0,
+            help="Of the step that the average takes; 1 where not given, 0.02 (Adam's) with distributed noise.",
+            show_default=False,
+        ),
+    ] = None,
+    momentum: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0,
+            max=0.99,
+            help="Of that step; 0 where not given, 0.9 with distributed noise.",
+            show_default=False,
+        ),
+    ] = None,
     base: Annotated[
         Path | None, typer.Option(help="Base model; the shipped one where not given.", show_default=False)
     ] = None,
@@ -197,28 +295,40 @@ def trial(
 
     from partbook.errors import PartbookError
     from partbook.model.checkpoint import BASE
-    from partbook.plan.rounds import ServerStep
     from partbook.plan.training import PlainTraining
+    from partbook.simulation.noise import Asked, server_step
     from partbook.simulation.results import doing
     from partbook.simulation.trial import Trial, TrialOptions
+    from partbook.simulation.trial_table import stated, trial_json, trial_table
     from partbook.simulation.watching import RichWatcher
 
     console = Console(stderr=as_json)
     home = out or Path("runs") / datetime.datetime.now().astimezone().strftime("trial-%Y-%m-%d-%H%M%S")
-    running = Trial(
-        TrialOptions(
-            tuple(vaults),
-            home,
-            rounds=rounds,
-            mode=locks.value,
-            drops=tuple(drop or ()),
-            threshold=threshold,
-            training=PlainTraining(steps=steps, batch=batch, learning_rate=learning_rate, clip=clip),
-            step=ServerStep(momentum=momentum),
-            base=base or BASE,
-            seed=seed,
-        )
+    asked = Asked(
+        noise.value,
+        epsilon,
+        delta,
+        sampling,
+        clip=clip or 0.3,
+        windows=windows,
+        steps=local_steps,
+        learning_rate=learning_rate or (0.1 if noise is NoiseKind.local else 0.01),
     )
+    options = TrialOptions(
+        tuple(vaults),
+        home,
+        rounds=rounds,
+        mode=locks.value,
+        drops=tuple(drop or ()),
+        threshold=threshold,
+        asked=asked,
+        training=PlainTraining(steps=steps, batch=batch, learning_rate=learning_rate or 3e-3, clip=clip or 3.0),
+        scope=scope.value,
+        step=server_step(asked, learning_rate=server_rate, momentum=momentum),
+        base=base or BASE,
+        seed=seed,
+    )
+    running = Trial(options)
     stopped: PartbookError | None = None
     done = len(running.result().history)
     with RichWatcher(console) as watcher:
@@ -239,59 +349,16 @@ def trial(
     result = running.result()
     if as_json:
         reason = None if stopped is None else f"{type(stopped).__name__}: {stopped}"
-        typer.echo(json.dumps({**_trial_json(result), "error": reason}, indent=1, ensure_ascii=False))
+        spent = {name: budget.total.committed for name, budget in running.accounts().items()}
+        found = trial_json(result, spent)
+        typer.echo(json.dumps({**found, "error": reason}, indent=1, ensure_ascii=False))
     else:
-        console.print(_trial_table(result))
+        console.print(trial_table(result))
+        console.print(
+            f"[bold]Privacy[/bold]\n  {stated(result.cost, result.recordings, result.colluders)}", highlight=False
+        )
         if result.adapter is not None:
             console.print(f"[bold]Adapter[/bold]\n  {result.adapter}", soft_wrap=True)
     if stopped is not None:
         console.print(f"What was done is kept in {home}; with --out {home} the same command goes on.", soft_wrap=True)
         raise stopped
-
-
-def _trial_json(result: TrialResult) -> dict[str, Any]:
-    rounds = [
-        {
-            "round": record.round,
-            "members": record.members,
-            "dropped": record.dropped,
-            "seconds": round(record.seconds, 3),
-            "exchanges": {kind: round(seconds, 4) for kind, seconds in record.exchanges.items()},
-            "model": record.adapter_hash,
-            "bytes_per_node": (
-                {"sent": round(crossed.sent), "received": round(crossed.received)}
-                if (crossed := result.traffic.get(record.round))
-                else None
-            ),
-        }
-        for record in result.history
-    ]
-    adapter = None if result.adapter is None else str(result.adapter)
-    return {"labels": result.labels, "rounds": rounds, "adapter": adapter}
-
-
-def _trial_table(result: TrialResult) -> Table:
-    from rich.table import Table
-
-    from partbook.simulation.diagram import in_bytes
-
-    table = Table(
-        "Round", "In the sum", "Fell away", title="Rounds", caption="Sent and received: by one node, mean of all."
-    )
-    for name in ("Time", "Sent", "Received", "Model after it"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for record in result.history:
-        crossed = result.traffic.get(record.round)
-        table.add_row(
-            str(record.round),
-            f"{len(record.members)} of {len(result.labels)}",
-            "\n".join(f"{who} @ {kind.removeprefix('query.')}" for who, kind in sorted(record.dropped.items())) or "–",
-            f"{record.seconds:.1f} s",
-            *(("earlier", "earlier") if crossed is None else (in_bytes(crossed.sent), in_bytes(crossed.received))),
-            record.adapter_hash[:12],
-        )
-    after = result.traffic.get(len(result.history) + 1)
-    if after is not None:
-        name = f"{len(result.history) + 1}, cut short" if result.adapter is None else "release"
-        table.add_row(name, "", "", "", in_bytes(after.sent), in_bytes(after.received), "")
-    return table

@@ -1,50 +1,43 @@
 """The main job on one machine: four labels, real audio files, rounds, a release, three pieces and a report.
 
 Stages, each skipped where its result is already there: play the labels' recordings and the public validation set;
-ingest them, each label into its own vault under its own key; run the rounds, masked and sealed; sign a release;
-write three pieces with it; report. Everything that belongs to a label lies in that label's folder, and what its node
-may send is what `partbook.plan.wire` allows.
+ingest them, each label into its own vault under its own key; run the rounds, noised, masked and sealed; run them once
+more without noise, to say what it cost; sign a release; write three pieces with it; report. Everything that belongs to
+a label lies in that label's folder, and what its node may send is what `partbook.plan.wire` allows.
+
+Vaults are kept between runs, so a label's policy and ledger lie with the run, under `nodes/`: each run begins with
+nothing spent, as if its recordings were new. A real label has one ledger, in its vault, for all that is ever asked.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import datetime
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
-import numpy as np
-
-from partbook.coordinator.checkpoints import Checkpoints, RoundRecord
-from partbook.coordinator.rounds import Progress
+from partbook.coordinator.privacy import PrivacyStatement
 from partbook.coordinator.validation import ValidationSet, write_validation
 from partbook.errors import InputError
 from partbook.generator.release import Release, pack_release
 from partbook.identity.keys import IdentityKey
 from partbook.model.checkpoint import BASE, base_manifest, load_tokenizer
-from partbook.node.label import NodeConfig
-from partbook.plan.federation import FederationConfig
-from partbook.plan.rounds import Mode, ServerStep, default_threshold
+from partbook.node.policy import Noise
+from partbook.plan.rounds import Mode, ServerStep
 from partbook.plan.training import PlainTraining
 from partbook.simulation.collections import COLLECTIONS, Work
+from partbook.simulation.demo_rounds import Course, DemoRounds, Ran, Watcher
 from partbook.simulation.drops import Drop
-from partbook.simulation.federation import Traffic, simulate
 from partbook.simulation.labels import choose, record, takes, write_split
+from partbook.simulation.noise import Asked
 from partbook.simulation.parties import enrol
 from partbook.simulation.pictures import loss_curves
-from partbook.simulation.report import (
-    DemoReport,
-    Locks,
-    PieceReport,
-    write_report,
-)
+from partbook.simulation.report import DemoReport, PieceReport, write_report
 from partbook.simulation.results import (
     DemoLabel,
-    doing,
     exchange_reports,
     label_report,
     machine_facts,
@@ -52,14 +45,33 @@ from partbook.simulation.results import (
     model_facts,
     round_reports,
 )
-from partbook.simulation.scoring import RoundScores
 from partbook.simulation.three_pieces import PIECES, three_pieces
 from partbook.vault.ingest import Workers, ingest
 from partbook.vault.store import Vault
 
 FEDERATION: Final = "The Four Partbooks"
-TRAINING: Final = PlainTraining(steps=8, batch=8, learning_rate=5e-3, clip=5.0)
-STEP: Final = ServerStep(learning_rate=1.0, momentum=0.5)
+EPSILON: Final = 8.0
+DELTA: Final = 1e-5  # for 80 recordings, well below one in 80
+PLAIN: Final = PlainTraining(steps=8, batch=8, learning_rate=5e-3, clip=5.0)
+AVERAGE: Final = ServerStep(learning_rate=1.0, momentum=0.5)
+# With 80 recordings and an ε of 8, the noise of 78,720 numbers drowns what the recordings say; of 4,992 it does not.
+COURSES: Final[dict[Noise, Course]] = {
+    "distributed": Course(
+        Asked("distributed", EPSILON, DELTA, clip=0.15),
+        rounds=20,
+        scope="norms",
+        step=ServerStep(rule="adam", learning_rate=0.05, momentum=0.9, second=0.99),
+        plain=PLAIN,
+    ),
+    "local": Course(
+        Asked("local", EPSILON, DELTA, clip=0.15, steps=2, learning_rate=0.5, bound=1.0),
+        rounds=10,
+        scope="norms",
+        step=AVERAGE,
+        plain=PLAIN,
+    ),
+    "none": Course(Asked("none", delta=DELTA), rounds=8, scope="all", step=AVERAGE, plain=PLAIN),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +86,7 @@ class DemoOptions:
         heldout: works of each collection in the public validation set.
         seconds: longest a recording may be.
         piece_seconds: how much music each piece gains.
-        rounds: how many.
-        training: each node's share of a round.
-        step: what the average update does to the model.
+        course: how it trains, and with which noise.
         base: the base model.
         mode: `masked` or `sealed`.
         drops: labels that fall away on purpose, as `Drop.parse` reads them.
@@ -89,49 +99,46 @@ class DemoOptions:
     heldout: int = 5
     seconds: float = 45.0
     piece_seconds: float = 30.0
-    rounds: int = 8
-    training: PlainTraining = TRAINING
-    step: ServerStep = STEP
+    course: Course = COURSES["distributed"]
     base: Path = BASE
     mode: Mode = "sealed"
     drops: tuple[str, ...] = ()
 
 
-class Watcher(Protocol):
-    """Whoever shows a person how far things are."""
+@dataclass(frozen=True, slots=True)
+class Losses:
+    """Held-out nats per token of one label's kind of music: of the base model, of the release, and of what the same
+    rounds would have led to without noise; None where they had none.
+    """
 
-    def stage(self, name: str, total: int) -> None:
-        """A stage begins; it has `total` steps."""
-        ...
-
-    def now(self, what: str) -> None:
-        """What is being done."""
-        ...
-
-    def step(self, what: str) -> None:
-        """One step is done."""
-        ...
-
-    def note(self, text: str) -> None:
-        """Something worth reading."""
-        ...
+    base: float
+    after: float
+    without_noise: float | None
 
 
 @dataclass(frozen=True, slots=True)
 class DemoResult:
-    """Where things are.
+    """Where things are, and what they cost.
 
     Attributes:
         report: the HTML report.
         pieces: WAV files.
         release: the signed release.
-        nll: held-out nats per token by label: (base, after).
+        nll: by label.
+        privacy: what the rounds cost each recording.
+        recordings: behind that, of all labels.
+        colluders: labels that distributed noise withstands; None where there is none.
+        spent: ε of each of a label's recordings, as its ledger has it, by label.
     """
 
     report: Path
     pieces: tuple[Path, ...]
     release: Path
-    nll: dict[str, tuple[float, float]]
+    nll: dict[str, Losses]
+    privacy: PrivacyStatement
+    recordings: int
+    colluders: int | None
+    spent: dict[str, float]
 
 
 class Demo:
@@ -151,22 +158,10 @@ class Demo:
         vaults = options.home / f"base-{self._base_hash[:8]}"
         self._public = vaults / f"public-{options.heldout}x{options.seconds:g}s"
         home = vaults / f"seed-{options.seed}-{size}"
-        self._labels = [DemoLabel(c, home / _folder(c.label)) for c in COLLECTIONS]
+        self._labels = [DemoLabel(c, home) for c in COLLECTIONS]
         # A label is one party whatever it has recorded, so its keys do not lie with one seed's vault.
         self._parties = enrol(
-            options.home, FEDERATION, {c.label: options.home / "labels" / _folder(c.label) for c in COLLECTIONS}
-        )
-        self._config = FederationConfig(
-            roster=self._parties.roster,
-            key=self._parties.coordinator,
-            seal_key=self._parties.seal_key,
-            mode=options.mode,
-            rounds=options.rounds,
-            base=options.base,
-            state=options.out / "coordinator",
-            validation=self._public / "validation",
-            training=options.training,
-            step=options.step,
+            options.home, FEDERATION, {label.name: options.home / "labels" / label.folder for label in self._labels}
         )
 
     def run(self) -> DemoResult:
@@ -177,10 +172,10 @@ class Demo:
         with Workers() as workers:
             self._ingest(workers)
             validation = self._validate_set(workers)
-        traffic, history = self._rounds(validation)
-        release = self._release(history)
+        ran = self._rounds().run(self._watch, self._stage)
+        release = self._release(ran)
         pieces = self._compose(release, validation)
-        return self._report(validation, traffic, history, release, pieces)
+        return self._report(validation, ran, release, pieces)
 
     def _play(self) -> None:
         options = self._options
@@ -234,49 +229,23 @@ class Demo:
                 write_validation(folder, label.name, heard)
         return ValidationSet.read(folder)
 
-    def _rounds(self, validation: ValidationSet) -> tuple[Traffic, tuple[RoundRecord, ...]]:
-        options, parties, config = self._options, self._parties, self._config
-        for label in self._labels:
-            label.journal.unlink(missing_ok=True)
-        # What a party remembers of a round lies with this run: asked about a round again, it would refuse.
-        nodes = {
-            label.name: parties.node(
-                NodeConfig(
-                    label.name,
-                    label.vault,
-                    parties.roster,
-                    parties.folders[label.name] / "identity.pem",
-                    state=options.out / "nodes" / _folder(label.name),
-                    journal=label.journal,
-                    base=options.base,
-                    seed=options.seed,
-                ),
-                masked_sums=options.mode == "masked",
-            )
-            for label in self._labels
-        }
-        custodian = None
-        if config.mode == "sealed":
-            custodian = dataclasses.replace(parties.custodian, record=options.out / "custodian" / "opened.json")
-        scores = RoundScores(validation, options.base, nodes, options.rounds)
-
-        def on_progress(progress: Progress) -> None:
-            where = f"round {progress.round} of {progress.rounds}"
-            if progress.record is None:
-                self._watch.now(f"{where}: {doing(progress.stage)}")
-            elif found := scores.after(progress.record):
-                self._watch.step(f"{where}: {np.mean(list(found.values())):.3f} nats/token held out")
-
-        with self._stage("Rounds: labels train, and add up what nobody reads", options.rounds + 1):
-            traffic = simulate(config, nodes, custodian, drops=self._drops, on_progress=on_progress)
-            state = Checkpoints(config.state, FEDERATION, self._base_hash).load()
-            assert state is not None, "the rounds have just written it"
-            if custodian is not None:
-                self._watch.step(f"released by the labels: {np.mean(list(state.history[-1].validation.values())):.3f}")
-        return traffic, scores.filled(state.history)
-
-    def _release(self, history: Sequence[RoundRecord]) -> Release:
+    def _rounds(self) -> DemoRounds:
         options = self._options
+        return DemoRounds(
+            FEDERATION,
+            self._labels,
+            self._parties,
+            options.course,
+            options.mode,
+            self._drops,
+            options.base,
+            self._public / "validation",
+            options.out,
+            options.seed,
+        )
+
+    def _release(self, ran: Ran) -> Release:
+        options, history = self._options, ran.history
         with self._stage("Signing a release", 1):
             key = IdentityKey.load(self._parties.coordinator)
             first, last = history[0].validation, history[-1].validation
@@ -287,7 +256,8 @@ class Demo:
                     "rounds": history[-1].round,
                     "heldout_nats_per_token": {k: {"base": first[k], "after": last[k]} for k in sorted(last)},
                 },
-                "locks": {"masks": True, "seal": options.mode == "sealed", "noise": False},
+                "locks": {"masks": True, "seal": options.mode == "sealed", "noise": ran.privacy.bounded},
+                "privacy": ran.privacy.about(),
                 "sources": [f"{c.about}, played on {c.instrument}" for c in COLLECTIONS],
             }
             adapter = options.out / "coordinator" / "adapter.safetensors"
@@ -311,14 +281,23 @@ class Demo:
     def _report(
         self,
         validation: ValidationSet,
-        traffic: Traffic,
-        history: Sequence[RoundRecord],
+        ran: Ran,
         release: Release,
         pieces: list[PieceReport],
     ) -> DemoResult:
-        options, out = self._options, self._options.out
+        options, out, history, traffic = self._options, self._options.out, ran.history, ran.traffic
         first, last = history[0].validation, history[-1].validation
-        labels = tuple(label_report(label, validation.by_label[label.name], traffic, history) for label in self._labels)
+        labels = tuple(
+            label_report(
+                label,
+                validation.by_label[label.name],
+                traffic,
+                history,
+                ran.accounts[label.name],
+                ran.noiseless.get(label.name),
+            )
+            for label in self._labels
+        )
         custodian = self._parties.custodian.name
         sealed = options.mode == "sealed"
         parties = (
@@ -332,15 +311,8 @@ class Demo:
             rounds=history[-1].round,
             labels=labels,
             stages=tuple(self._times),
-            locks=Locks(
-                seal=sealed,
-                noise=False,
-                threshold=default_threshold(len(labels)),
-                custodian=custodian if sealed else None,
-                bits=self._config.number_bits,
-                clip_norm=options.training.clip,
-            ),
-            messages=message_kinds(traffic, custodian),
+            locks=ran.locks,
+            messages=message_kinds(traffic, custodian, noise=ran.privacy.bounded),
             history=round_reports(history),
             exchanges=exchange_reports(traffic, (*(label.name for label in labels), custodian)),
             pieces=tuple(pieces),
@@ -360,7 +332,11 @@ class Demo:
             path,
             tuple(piece.wav for piece in pieces),
             out / "release",
-            {name: (first[name], last[name]) for name in last},
+            {name: Losses(first[name], last[name], ran.noiseless.get(name)) for name in last},
+            ran.privacy,
+            ran.recordings,
+            ran.locks.colluders,
+            {name: budget.total.committed for name, budget in ran.accounts.items()},
         )
 
     @contextmanager
@@ -369,10 +345,6 @@ class Demo:
         began = time.monotonic()
         yield
         self._times.append((name, time.monotonic() - began))
-
-
-def _folder(label: str) -> str:
-    return label.lower().replace(" ", "-")
 
 
 def _vault(path: Path) -> Vault:

@@ -62,6 +62,7 @@ def federation_svg(
     columns: int = 4,
     standalone: bool = False,
     identifier: str = "federation",
+    noise: bool = False,
 ) -> str:
     """Draw a federation.
 
@@ -71,6 +72,7 @@ def federation_svg(
         columns: houses side by side; 4 suits a screen, 2 a phone.
         standalone: with the XML namespace, to be a file of its own rather than part of a page.
         identifier: prefix of the ids in the drawing; must differ between drawings on one page.
+        noise: whether the labels add some to what they send.
 
     Returns:
         An `<svg>` element with a title and a description for those who cannot see it.
@@ -120,9 +122,10 @@ def federation_svg(
             "Only masked updates go to a coordinator, which can read their sum and nothing else of them, and sends the "
             "shared model back"
         )
+    noised = " Each label has added noise to its update first." if noise else ""
     description = (
-        f"Labels {names} each keep their recordings locked in. {way}. A signed generator comes out, from which a "
-        "composer gets MIDI and WAV."
+        f"Labels {names} each keep their recordings locked in. {way}.{noised} A signed generator comes out, from which "
+        "a composer gets MIDI and WAV."
     )
     namespace = ' xmlns="http://www.w3.org/2000/svg"' if standalone else ""
     below = (_wide_stage if wide else _tall_stage)(width, stage, custodian)
@@ -134,7 +137,7 @@ def federation_svg(
         f'<rect width="{width:.0f}" height="{height:.0f}" rx="18" fill="{PAPER}"/>'
         f'<rect x="1" y="1" width="{width - 2:.0f}" height="{height - 2:.0f}" rx="17" fill="none" '
         f'stroke="{RULE}"/>'
-        f"{''.join(strands)}{''.join(drawn)}{below}{_legend(width, height, sealed)}</svg>"
+        f"{''.join(strands)}{''.join(drawn)}{below}{_legend(width, height, sealed, noise)}</svg>"
     )
 
 
@@ -327,11 +330,13 @@ def _tall_stage(width: float, y: float, custodian: str | None) -> str:
     )
 
 
-def _legend(width: float, height: float, sealed: bool) -> str:
+def _legend(width: float, height: float, sealed: bool, noise: bool) -> str:
     y = height - 30
     down, up = ("masked updates, never audio", "the shared model, coming back")
     if sealed:
         down, up = ("masked and sealed updates, never audio", "their sum, for the labels only")
+    if noise:  # as short as without
+        down = "noised, masked, sealed; never audio" if sealed else "noised and masked; never audio"
     # Widths are guesses at 7.6 units a letter of this size; a fall-back font may differ.
     first = width / 2 - (34 + 7.6 * len(down) + 30 + 34 + 7.6 * len(up)) / 2
     second = first + 34 + 7.6 * len(down) + 30

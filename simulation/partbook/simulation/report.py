@@ -37,6 +37,9 @@ class LabelReport:
         messages: how many its node exchanged, both ways.
         bytes_sent, bytes_received: by its node, message contents as serialised.
         heldout_figures: the mean figures of the held-out recordings' notes.
+        nll_without_noise: like `nll_after`, had the same rounds had no noise; None where they had none.
+        epsilon_spent, epsilon_left: ε of each of its recordings, as its ledger has it; None where there is no bound.
+        rounds_paid: rounds behind that.
     """
 
     name: str
@@ -55,6 +58,10 @@ class LabelReport:
     bytes_sent: int
     bytes_received: int
     heldout_figures: MusicFigures
+    nll_without_noise: float | None = None
+    epsilon_spent: float | None = None
+    epsilon_left: float | None = None
+    rounds_paid: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +75,17 @@ class Locks:
             masks off.
         custodian: who holds the key of the seal.
         bits: to which each number of an update is rounded.
-        clip_norm: largest L2 norm an update may have.
-        epsilon, delta: the bound per recording, where noise was on.
+        clip_norm: largest L2 norm of an update: of each recording's, where there is noise, otherwise of a label's.
+        noise_kind: `distributed`: the labels' noise adds up; `local`: each label's own suffices.
+        epsilon_colluders: ε of each recording against labels that take their own noise out of the sum again.
+        epsilon_outsiders: against everybody else.
+        delta: δ of both.
+        colluders: how many such labels.
+        noise_multiplier: σ, noise over what one recording can change.
+        sampling: q, with which a recording is drawn.
+        recordings: behind the bound, of all labels.
+        dimension: trained numbers, each of which carries noise.
+        epsilon_curve: (rounds done, epsilon_colluders, epsilon_outsiders) from 0 on.
         masks: secure aggregation; there is no run without it.
     """
 
@@ -79,8 +95,16 @@ class Locks:
     custodian: str | None = None
     bits: int | None = None
     clip_norm: float | None = None
-    epsilon: float | None = None
+    noise_kind: Literal["distributed", "local"] | None = None
+    epsilon_colluders: float | None = None
+    epsilon_outsiders: float | None = None
     delta: float | None = None
+    colluders: int | None = None
+    noise_multiplier: float | None = None
+    sampling: float | None = None
+    recordings: int | None = None
+    dimension: int | None = None
+    epsilon_curve: tuple[tuple[int, float, float], ...] = ()
     masks: Literal[True] = True
 
 

@@ -10,14 +10,15 @@ import io
 from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from partbook.errors import InputError
 from partbook.music.metrics import MusicFigures, overlap
 from partbook.simulation.diagram import House, federation_svg, in_bytes
 from partbook.simulation.palette import RULE, SOFT_INK, label_colour
 from partbook.simulation.pictures import LabelCurve, note_name
-from partbook.simulation.report_parts import dot, duration, in_words, raw_table, table
+from partbook.simulation.report_parts import dot, duration, in_words, listed, raw_table, table
+from partbook.simulation.report_privacy import cost, tiny
 from partbook.simulation.report_protocol import exchanges, locks, messages, rounds
 from partbook.simulation.report_style import STYLE
 
@@ -87,7 +88,8 @@ def _head(report: DemoReport) -> str:
     sent = sum(label.bytes_sent for label in report.labels)
     better = sum(label.nll_after < label.nll_before for label in report.labels)
     count = len(report.labels)
-    travels = "masked and sealed" if report.locks.seal else "masked"
+    setting = report.locks
+    travels = listed((*("noised",) * setting.noise, "masked", *("sealed",) * setting.seal))
     houses = [
         House(
             label.name,
@@ -99,14 +101,12 @@ def _head(report: DemoReport) -> str:
         )
         for label in report.labels
     ]
+    drawn: dict[str, Any] = {"custodian": setting.custodian, "noise": setting.noise}
     facts = (
         (f"{recordings:,}", "recordings, none of which left its label"),
         (in_bytes(sent), "of updates and answers sent by all nodes together"),
         (f"{better} of {count}", "labels whose kind of music the generator now predicts better"),
-        (
-            duration(sum(seconds for _, seconds in report.stages)),
-            f"for {report.rounds} rounds and all around them",
-        ),
+        _bound(report),
     )
     tiles = "".join(f"<div><dd>{escape(a)}</dd><dt>{escape(b)}</dt></div>" for a, b in facts)
     return (
@@ -117,9 +117,20 @@ def _head(report: DemoReport) -> str:
         f'<p class="meta">{escape(report.created.strftime("%d %B %Y, %H:%M %Z").strip(" ,"))} · seed '
         f"{report.seed} · release <code>{escape(report.model.release)}</code></p>"
         f'<dl class="facts">{tiles}</dl>'
-        f'<div class="drawing"><div class="wide">{federation_svg(houses, custodian=report.locks.custodian)}</div>'
-        f'<div class="tall">{federation_svg(houses, custodian=report.locks.custodian, columns=2, identifier="phone")}'
-        f"</div></div></header>"
+        f'<div class="drawing"><div class="wide">{federation_svg(houses, **drawn)}</div>'
+        f'<div class="tall">{federation_svg(houses, **drawn, columns=2, identifier="phone")}</div></div></header>'
+    )
+
+
+def _bound(report: DemoReport) -> tuple[str, str]:
+    setting = report.locks
+    if setting.epsilon_colluders is None:
+        total = duration(sum(seconds for _, seconds in report.stages))
+        return total, f"for {report.rounds} rounds and all around them"
+    delta = 0.0 if setting.delta is None else setting.delta
+    return (
+        f"ε = {setting.epsilon_colluders:.2f}",
+        f"limits what can be found out about any recording (δ = {tiny(delta)})",
     )
 
 
@@ -185,14 +196,17 @@ def _figures_table(columns: Sequence[tuple[str, MusicFigures]], pieces: int) -> 
 
 def _learnt(report: DemoReport) -> str:
     rows = []
+    compared = any(label.nll_without_noise is not None for label in report.labels)
     for index, label in enumerate(report.labels):
         change = label.nll_after - label.nll_before
+        without = "–" if label.nll_without_noise is None else f"{label.nll_without_noise:.4f}"
         rows.append(
             f'<tr><th scope="row">{dot(index)}{escape(label.name)}</th><td '
             f'class="n">{label.nll_before:.4f}</td>'
             f'<td class="n">{label.nll_after:.4f}</td><td class="n '
             f'{"better" if change < 0 else "worse"}">{change:+.4f}</td>'
-            f'<td class="n">{label.heldout_recordings:,}</td><td class="n">{label.heldout_tokens:,}</td></tr>'
+            + (f'<td class="n">{without}</td>' if compared else "")
+            + f'<td class="n">{label.heldout_recordings:,}</td><td class="n">{label.heldout_tokens:,}</td></tr>'
         )
     panels = "".join(
         f"<figure><figcaption>{dot(index)}{escape(label.name)}</figcaption>"
@@ -217,11 +231,20 @@ def _learnt(report: DemoReport) -> str:
         "negative log-likelihood of each token, in nats, over public recordings of the same kind that no "
         "one trained on. Lower is better.</p>"
         + raw_table(
-            ("Label", "Base model", "After the rounds", "Change", "Held-out recordings", "Tokens"),
+            (
+                "Label",
+                "Base model",
+                "With noise" if compared else "After the rounds",
+                "Change",
+                *("Without noise",) * compared,
+                "Held-out recordings",
+                "Tokens",
+            ),
             rows,
             caption="Held-out loss, nats per token",
         )
-        + f'<div class="panels">{panels}</div><p class="note">Solid: held-out loss after each round, from '
+        + cost(report.labels)
+        + f'<div class="panels">{panels}</div><p class="note">Solid: held-out loss after the rounds, from '
         f"the base model at round 0.{scored}{dotted}</p>"
     )
 
@@ -319,7 +342,8 @@ def _time(report: DemoReport) -> str:
 
 def _model(report: DemoReport) -> str:
     model = report.model
-    share = model.adapter_parameters / max(model.parameters, 1)
+    trained = report.locks.dimension or model.adapter_parameters
+    share = trained / max(model.parameters, 1)
     rows = (
         ("Release", f"<code>{escape(model.release)}</code>"),
         ("Signed by", f"<code>{escape(model.signer)}</code>"),
@@ -327,7 +351,7 @@ def _model(report: DemoReport) -> str:
         ("Global adapter, SHA-256", f"<code>{escape(model.adapter_sha256)}</code>"),
         (
             "Parameters",
-            f"{model.parameters:,}, of which {model.adapter_parameters:,} ({share:.1%}) were trained here",
+            f"{model.parameters:,}, of which {trained:,} ({share:.2%}) were trained here",
         ),
     )
     return (
@@ -339,7 +363,13 @@ def _model(report: DemoReport) -> str:
 
 def _limits(report: DemoReport) -> str:
     limits = list(report.limits)
-    if not report.locks.noise:
+    if report.locks.noise:
+        limits.insert(
+            0,
+            "The bound is for each recording, not for a label as a whole, and it is a bound: how much less "
+            "an attacker really finds is for an audit to measure.",
+        )
+    else:
         limits.insert(0, "There was no noise: nothing here bounds what the model may reveal about one recording.")
     if any(piece.copied_notes is not None for piece in report.pieces):
         limits.append(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from partbook.simulation.diagram import in_bytes
 from partbook.simulation.exchange_figure import exchange_panels
 from partbook.simulation.report_parts import brief, in_words, listed, raw_table, table
+from partbook.simulation.report_privacy import noise_card, spending
 
 if TYPE_CHECKING:
     from partbook.simulation.report import DemoReport, ExchangeReport, Locks, RoundReport
@@ -17,10 +18,12 @@ if TYPE_CHECKING:
 def locks(report: DemoReport) -> str:
     """What each lock hides, from whom, on what assumption, and what it leaves open."""
     setting = report.locks
-    clip = "" if setting.clip_norm is None else (
-        f" Before anything left, each update was clipped: its length could not exceed {setting.clip_norm:g}, which "
-        "bounds what a label can change in one round. Clipping alone hides nothing."
-    )  # fmt: skip
+    clip, whose = "", ("each recording's update", "recording") if setting.noise else ("each update", "label")
+    if setting.clip_norm is not None:
+        clip = (
+            f" Before anything left, {whose[0]} was clipped: its length could not exceed {setting.clip_norm:g}, which "
+            f"bounds what a {whose[1]} can change in one round. Clipping alone hides nothing."
+        )
     if setting.bits is not None:
         clip += f" Its numbers were rounded to {setting.bits} bits, so that sums are exact."
     cards = "".join(
@@ -31,14 +34,14 @@ def locks(report: DemoReport) -> str:
         for name, on, what, answers in (
             ("Masks", setting.masks, *_masks(setting, report)),
             ("Seal", setting.seal, *_seal(setting)),
-            ("Noise", setting.noise, *_noise(setting)),
+            ("Noise", setting.noise, *noise_card(setting, report.rounds)),
         )
     )
     return (
         "<h2>The locks</h2><p>For those who must answer for the recordings. The audio itself, its "
         "spectrograms and its notes stayed with the label's node; these three locks protect what was "
         f"<em>learnt</em> from it.{escape(clip)}</p>"
-        f'<div class="locks">{cards}</div>'
+        f'<div class="locks">{cards}</div>' + spending(report)
     )
 
 
@@ -116,36 +119,6 @@ def _seal(setting: Locks) -> tuple[str, tuple[tuple[str, str], ...]]:
                 "nothing about the finished model, which is released on purpose.",
             ),
         ),
-    )
-
-
-def _noise(setting: Locks) -> tuple[str, tuple[tuple[str, str], ...]]:
-    if not setting.noise:
-        return (
-            "Not there yet. Masks and seal protect updates on their way; they set no limit to what the finished model "
-            "remembers.",
-            (
-                (
-                    "What that means",
-                    "The finished model is not guaranteed to forget any one recording. Nothing proves how much someone "
-                    "who examines the released model, or who reads each round's sum, could find out about a single "
-                    "recording. This report claims no bound.",
-                ),
-                (
-                    "What would change it",
-                    "Random noise, measured out in advance and added by every label before masking, would limit by "
-                    "proof what the model can ever reveal about one recording (differential privacy).",
-                ),
-            ),
-        )
-    bound = ""
-    if setting.epsilon is not None:
-        delta = "" if setting.delta is None else f" at δ = {setting.delta:.0e}"
-        bound = f"ε = {setting.epsilon:.2f}{delta} for each recording."
-    return (
-        "Random noise, measured out in advance, was added to every sum, so that what the model could ever reveal "
-        "about any single recording is limited by proof.",
-        (("The bound", bound),) if bound else (),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import os
@@ -14,10 +15,13 @@ from typing import Final
 from safetensors import safe_open
 
 from partbook.coordinator.checkpoints import RoundRecord
+from partbook.coordinator.privacy import PrivacyStatement, statement
 from partbook.generator.release import Release
 from partbook.music.metrics import figures, typical
 from partbook.music.recording import Recording
+from partbook.node.budget import Budget
 from partbook.plan import wire
+from partbook.plan.training import DistributedDp, PlainTraining, Training
 from partbook.simulation.collections import Collection
 from partbook.simulation.federation import Flow, Traffic
 from partbook.simulation.labels import Take
@@ -26,6 +30,7 @@ from partbook.simulation.report import (
     DropReport,
     ExchangeReport,
     LabelReport,
+    Locks,
     MessageKind,
     ModelFacts,
     RoundReport,
@@ -66,7 +71,7 @@ MEANINGS: Final = {
     (wire.SHARE, True): "For each other label: shares of two secrets behind this label's masks, encrypted to that "
     "label",
     (wire.CONTRIBUTE, False): "The shares that the other labels encrypted to this one",
-    (wire.CONTRIBUTE, True): "The label's clipped and rounded update under its masks; sealed rounds: then encrypted",
+    (wire.CONTRIBUTE, True): "The label's update, clipped and rounded, under its masks; sealed rounds: then encrypted",
     (wire.PROCEED, False): "The request for the next part of a long update",
     (wire.PROCEED, True): "That part, masked and sealed like the first",
     (wire.CONFIRM, False): "The list of labels whose updates arrived",
@@ -82,6 +87,11 @@ MEANINGS: Final = {
     (wire.PUBLISH, False): "Enough labels' signatures that it may",
     (wire.PUBLISH, True): "The trained part of the model",
 }
+_NOISED: Final = {
+    (wire.CONTRIBUTE, True): "The label's update, clipped, rounded and noised, under its masks; sealed rounds: then "
+    "encrypted",
+    (wire.PROCEED, True): "That part, noised, masked and sealed like the first",
+}
 
 
 @dataclass(slots=True)
@@ -90,14 +100,14 @@ class DemoLabel:
 
     Attributes:
         collection: what it plays.
-        home: everything that belongs to it.
+        labels: where all labels' folders lie.
         takes, heldout_takes: its recordings, and the public ones in its style.
         ingested: what came of ingesting.
         recordings, seconds, tokens: what its vault holds.
     """
 
     collection: Collection
-    home: Path
+    labels: Path
     takes: list[Take] = field(default_factory=list)
     heldout_takes: list[Take] = field(default_factory=list)
     ingested: IngestReport = field(default_factory=IngestReport)
@@ -111,6 +121,16 @@ class DemoLabel:
         return self.collection.label
 
     @property
+    def folder(self) -> str:
+        """What its folders are called."""
+        return self.name.lower().replace(" ", "-")
+
+    @property
+    def home(self) -> Path:
+        """Everything that belongs to it."""
+        return self.labels / self.folder
+
+    @property
     def vault(self) -> Path:
         """Folder of its vault."""
         return self.home / "vault"
@@ -122,9 +142,23 @@ class DemoLabel:
 
 
 def label_report(
-    label: DemoLabel, held: Sequence[Recording], traffic: Traffic, history: Sequence[RoundRecord]
+    label: DemoLabel,
+    held: Sequence[Recording],
+    traffic: Traffic,
+    history: Sequence[RoundRecord],
+    account: Budget,
+    noiseless: float | None,
 ) -> LabelReport:
-    """One label's part of the report; `held` are the public held-out recordings in its style."""
+    """One label's part of the report.
+
+    Args:
+        label: as it is after the run.
+        held: the public held-out recordings in its style.
+        traffic: of the run.
+        history: with scores.
+        account: what its ledger says.
+        noiseless: its held-out loss had there been no noise; None where there was none.
+    """
     sent, received = traffic.of(label.name, inbound=True), traffic.of(label.name, inbound=False)
     return LabelReport(
         name=label.name,
@@ -140,14 +174,72 @@ def label_report(
         nll_after=history[-1].validation[label.name],
         curve=LabelCurve(
             label.name,
-            tuple((r.round, r.validation[label.name]) for r in history),
+            tuple((r.round, r.validation[label.name]) for r in history if r.validation),
             tuple(_journal(label.journal)),
         ),
         messages=sent.messages + received.messages,
         bytes_sent=sent.total_bytes,
         bytes_received=received.total_bytes,
         heldout_figures=typical([figures(recording.notes) for recording in held]),
+        nll_without_noise=noiseless,
+        epsilon_spent=_finite(account.total.committed),
+        epsilon_left=_finite(account.total.left),
+        rounds_paid=account.total.rounds,
     )
+
+
+def locks(
+    training: Training,
+    history: Sequence[RoundRecord],
+    stated: PrivacyStatement,
+    *,
+    custodian: str | None,
+    threshold: int,
+    bits: int,
+    recordings: int,
+    dimension: int,
+) -> Locks:
+    """Which locks were on.
+
+    Args:
+        training: the plan's.
+        history: every round.
+        stated: what they cost each recording.
+        custodian: who opened the sums; None in masked rounds.
+        threshold, bits: the plan's.
+        recordings: behind the guarantee, of all labels.
+        dimension: trained numbers.
+    """
+    common = Locks(
+        seal=custodian is not None,
+        noise=stated.bounded,
+        threshold=threshold,
+        custodian=custodian,
+        bits=bits,
+        clip_norm=training.clip,
+        recordings=recordings,
+        dimension=dimension,
+    )
+    if isinstance(training, PlainTraining):
+        return common
+    return dataclasses.replace(
+        common,
+        noise_kind=training.kind,
+        noise_multiplier=training.noise_multiplier,
+        sampling=training.sampling,
+        colluders=training.colluders if isinstance(training, DistributedDp) else None,
+        delta=stated.delta,
+        epsilon_colluders=stated.colluders,
+        epsilon_outsiders=stated.outsiders,
+        epsilon_curve=tuple(
+            (one.rounds, one.colluders, one.outsiders)
+            for one in (statement(history[:stop], (), stated.delta) for stop in range(1, len(history) + 1))
+        ),
+    )
+
+
+def _finite(figure: float) -> float | None:
+    return figure if math.isfinite(figure) else None
 
 
 def model_facts(release: Release, base: Path) -> ModelFacts:
@@ -170,13 +262,15 @@ def _sizes(path: Path) -> dict[str, int]:
         return {name: math.prod(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 (no mapping)
 
 
-def message_kinds(traffic: Traffic, custodian: str) -> tuple[MessageKind, ...]:
+def message_kinds(traffic: Traffic, custodian: str, *, noise: bool = False) -> tuple[MessageKind, ...]:
     """Every kind of message that was sent, with how many crossed and how large they were.
 
     Args:
         traffic: the run's.
         custodian: that party's name.
+        noise: whether labels added some.
     """
+    meanings = MEANINGS | (_NOISED if noise else {})
     found = []
     for kind in wire.KINDS:
         for inbound in (False, True):
@@ -189,7 +283,7 @@ def message_kinds(traffic: Traffic, custodian: str) -> tuple[MessageKind, ...]:
                     kind,
                     inbound,
                     ", ".join(ends),
-                    MEANINGS[kind, inbound],
+                    meanings[kind, inbound],
                     sum(f.messages for f in flows.values()),
                     sum(f.total_bytes for f in flows.values()),
                     max(f.largest_bytes for f in flows.values()),
@@ -275,4 +369,5 @@ def machine_facts() -> tuple[tuple[str, str], ...]:
 def _journal(path: Path) -> Iterator[tuple[int, float]]:
     for line in path.read_text(encoding="utf-8").splitlines():
         entry = json.loads(line)
-        yield int(entry["round"]), float(entry["loss"])
+        if math.isfinite(loss := float(entry["loss"])):  # it is no number where no recording was drawn
+            yield int(entry["round"]), loss

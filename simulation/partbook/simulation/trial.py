@@ -1,11 +1,13 @@
 """A researcher's federation: vaults of labels that lie on one machine, real keys, real locks, one adapter out.
 
     <out>/federation/           the roster, the coordinator's and the custodian's keys, what the custodian opened
-    <out>/labels/<label>/       a label's keys, what its node keeps between exchanges, its journal of losses
+    <out>/labels/<label>/       a label's keys, policy and ledger, what its node keeps, its journal of losses
     <out>/coordinator/          checkpoints, and at the end the adapter
-    <out>/trial.json            what the run was asked for; going on with another question is refused
+    <out>/trial.json            what the run was asked for, and the noise that was measured out for it
 
-Running a trial again goes on with it.
+Running a trial again goes on with it; with another question it is refused. Noise is measured out once, for the rounds
+asked for at first, and the ledgers go on where they were: more rounds than that end with `BudgetExhausted`.
+The ledgers count this trial alone. Those in the vaults, which real federations debit, are not touched.
 """
 
 from __future__ import annotations
@@ -14,26 +16,31 @@ import json
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from partbook.coordinator.checkpoints import Checkpoints, RoundRecord
+from partbook.coordinator.privacy import PrivacyStatement, statement
 from partbook.coordinator.rounds import Progress
 from partbook.errors import AlteredFile, ConfigError, InputError
 from partbook.identity.message import COORDINATOR
 from partbook.model.adapter import load_adapter, state_hash
 from partbook.model.checkpoint import BASE, base_manifest
+from partbook.model.scope import Scope
+from partbook.node.budget import Budget
 from partbook.node.label import NodeConfig
+from partbook.node.ledger import LEDGER_FILE
 from partbook.plan import wire
 from partbook.plan.federation import FederationConfig
-from partbook.plan.rounds import MINIMUM_COHORT, Mode, ServerStep
-from partbook.plan.training import PlainTraining
+from partbook.plan.rounds import MINIMUM_COHORT, Mode, ServerStep, default_threshold
+from partbook.plan.training import PlainTraining, Training
 from partbook.simulation.drops import Drop
 from partbook.simulation.federation import simulate
 from partbook.simulation.grid import COORDINATOR_ID, Crossing
+from partbook.simulation.noise import Asked, Measured, account, allowing, measure, recordings_in, server_step
 from partbook.simulation.parties import CUSTODIAN, enrol
 
 FEDERATION: Final = "A trial on one machine"
@@ -50,10 +57,13 @@ class TrialOptions:
         mode: `masked` or `sealed`.
         drops: labels that fall away on purpose, as `Drop.parse` reads them.
         threshold: fewest labels whose updates may be summed; the secure default where None.
-        training: each node's share of a round.
+        asked: the noise.
+        training: each node's share of a round where no noise is asked for.
+        scope: which of the adapter's numbers are trained.
         step: what the average update does to the model.
         base: the base model.
-        seed: of the order in which recordings are visited and of rounding; drawn from the system where None.
+        seed: of the order in which recordings are visited and of rounding, without noise; drawn from the system where
+            None.
     """
 
     vaults: tuple[Path, ...]
@@ -62,8 +72,10 @@ class TrialOptions:
     mode: Mode = "sealed"
     drops: tuple[str, ...] = ()
     threshold: int | None = None
+    asked: Asked = field(default_factory=Asked)
     training: PlainTraining = field(default_factory=PlainTraining)
-    step: ServerStep = field(default_factory=ServerStep)
+    scope: Scope = "all"
+    step: ServerStep = field(default_factory=lambda: server_step(Asked()))
     base: Path = BASE
     seed: int | None = None
 
@@ -86,12 +98,20 @@ class TrialResult:
         traffic: of the rounds of this run; under the number after the last finished one, what followed it: the
             release, or a round that was cut short.
         adapter: the trained adapter's file; None until all rounds are done.
+        privacy: what the rounds had cost each recording after each finished one, by its number.
+        cost: what all have, those that were given up among them.
+        recordings: behind that, of all labels.
+        colluders: labels that distributed noise withstands; None where there is none.
     """
 
     labels: tuple[str, ...]
     history: tuple[RoundRecord, ...]
     traffic: Mapping[int, RoundTraffic]
     adapter: Path | None
+    privacy: Mapping[int, PrivacyStatement]
+    cost: PrivacyStatement
+    recordings: int
+    colluders: int | None
 
 
 def labels_of(vaults: Sequence[Path]) -> dict[str, Path]:
@@ -138,7 +158,8 @@ class Trial:
             raise ConfigError(f"threshold {threshold} must be above half of {count} labels, and at most all of them.")
         out = options.out
         self._base_hash: str = base_manifest(options.base)["files"]["model.safetensors"]
-        self._same_question()
+        self._recordings = recordings_in(tuple(self._labels.values()))
+        self._measured = measured = self._same_question()
         homes = {name: out / "labels" / name for name in self._labels}
         parties = enrol(out / "federation", FEDERATION, homes)
         self._custodian = parties.custodian if options.mode == "sealed" else None
@@ -152,7 +173,8 @@ class Trial:
                 threshold=options.threshold,
                 base=options.base,
                 state=out / "coordinator",
-                training=options.training,
+                scope=options.scope,
+                training=measured.training,
                 step=options.step,
             )
         except ValidationError as error:
@@ -165,12 +187,13 @@ class Trial:
                     vault,
                     parties.roster,
                     homes[name] / "identity.pem",
+                    ledger=homes[name] / LEDGER_FILE,
                     state=homes[name] / "rounds",
                     journal=homes[name] / "journal.jsonl",
                     base=options.base,
                     seed=options.seed,
                 ),
-                masked_sums=options.mode == "masked",
+                measured.policy,
             )
             for name, vault in self._labels.items()
         }
@@ -201,15 +224,41 @@ class Trial:
 
     def result(self) -> TrialResult:
         """What is there by now."""
-        state = Checkpoints(self._config.state, FEDERATION, self._base_hash).load()
+        checkpoints, delta = Checkpoints(self._config.state, FEDERATION, self._base_hash), self._measured.delta
+        state, lost = checkpoints.load(), checkpoints.lost()
         history = () if state is None else tuple(record for record in state.history if record.round)
         adapter = self._config.state / "adapter.safetensors"
         # In sealed rounds the coordinator has the model before any round, and again when the labels released it.
         known = len(history) >= self._options.rounds and state_hash(load_adapter(adapter)) == history[-1].adapter_hash
-        return TrialResult(tuple(self._labels), history, self._tally.means(), adapter if known else None)
+        return TrialResult(
+            tuple(self._labels),
+            history,
+            self._tally.means(),
+            adapter if known else None,
+            {
+                record.round: statement(
+                    history[:place], [(number, cost) for number, cost in lost if number < record.round], delta
+                )
+                for place, record in enumerate(history, 1)
+            },
+            statement(history, lost, delta),
+            self._recordings,
+            self._measured.colluders,
+        )
 
-    def _same_question(self) -> None:
-        """A round that was begun is gone on with as it was planned, so nothing in the plans may change."""
+    def accounts(self) -> dict[str, Budget]:
+        """What each label's ledger says. Only where no round is running, and after one has run.
+
+        Raises:
+            LedgerBroken, VaultError: a ledger cannot be read.
+        """
+        return {name: account(node) for name, node in self._nodes.items()}
+
+    def _same_question(self) -> Measured:
+        """The noise as it was measured out at first.
+
+        A round that was begun is gone on with as it was planned, so nothing in the plans may change.
+        """
         options = self._options
         asked: dict[str, Any] = {
             "vaults": {name: str(path) for name, path in self._labels.items()},
@@ -217,17 +266,23 @@ class Trial:
             "threshold": options.threshold,
             "base": self._base_hash,
             "seed": options.seed,
-            "training": options.training.model_dump(),
+            "noise": asdict(options.asked) if options.asked.bounded else None,
+            "training": None if options.asked.bounded else options.training.model_dump(),
+            "scope": options.scope,
             "step": options.step.model_dump(),
         }
         note = options.out / "trial.json"
         if not note.exists():
+            measured = self._measure()
+            found = {"training": measured.training.model_dump(), "delta": measured.delta}
             options.out.mkdir(parents=True, exist_ok=True)
-            note.write_text(json.dumps(asked, indent=1, sort_keys=True) + "\n")
-            return
+            note.write_text(json.dumps({**asked, "measured": found}, indent=1, sort_keys=True) + "\n")
+            return measured
         try:
             before = json.loads(note.read_text())
             changed = [key for key, value in asked.items() if before[key] != value]
+            training = TypeAdapter[Training](Training).validate_python(before["measured"]["training"])
+            delta = float(before["measured"]["delta"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise AlteredFile(f"{note} is broken ({error}); choose another folder.") from error
         if changed:
@@ -235,6 +290,20 @@ class Trial:
                 f"{options.out} holds a trial with another {' and '.join(changed)}; ask for the same to go on with it, "
                 "or choose another folder with --out."
             )
+        return Measured(training, delta, allowing(options.asked, training, delta, options.mode))
+
+    def _measure(self) -> Measured:
+        options = self._options
+        threshold = default_threshold(len(self._labels)) if options.threshold is None else options.threshold
+        return measure(
+            options.asked,
+            options.training,
+            recordings=self._recordings,
+            labels=len(self._labels),
+            threshold=threshold,
+            rounds=options.rounds,
+            mode=options.mode,
+        )
 
 
 class _Tally:

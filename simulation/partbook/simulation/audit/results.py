@@ -18,6 +18,7 @@ class AuditResult:
         figures: numbers by name, as JSON holds them: dictionaries, lists, strings, numbers, booleans, None.
         plot: a PNG that shows it.
         within: whether everything found is within what is claimed; an audit with one that is not fails.
+        facts: what a reader of the report wants to see in a table, name by value; the figures where empty.
     """
 
     title: str
@@ -25,6 +26,7 @@ class AuditResult:
     figures: Mapping[str, Any]
     plot: Path
     within: bool = True
+    facts: tuple[tuple[str, str], ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """As a dictionary; the plot by its file's name, which lies beside the report."""
