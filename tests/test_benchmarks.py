@@ -50,7 +50,7 @@ def test_bench_scale_runs_to_its_closing_line_and_draws_its_picture(capsys, tmp_
 
 
 def test_bench_noise_runs_to_its_closing_line(capsys):
-    assert noise.main("--samples 20000 --peer-samples 200 --turns 1".split()) in (0, 1)
+    assert noise.main(["--samples", "20000", "--peer-samples", "200", "--turns", "1"]) in (0, 1)
     assert {claim["unit"] for claim in closing_line(capsys)}
 
 

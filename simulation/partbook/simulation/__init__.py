@@ -8,13 +8,15 @@
 `federation`    a ServerApp and its ClientApps on that grid
 `drops`         members that fall away on purpose
 `parties`       keys and roster of a simulated federation
-`demo`          the main job, from recordings to a report
-`trial`         a researcher's federation, out of vaults that are there
+`noise`         from the ε a person asks for to σ, a public batch, and policies that hold a run to it
+`demo`          the main job, from recordings to a report; `demo_rounds` is its rounds, with noise and without
+`trial`         a researcher's federation, out of vaults that are there; `trial_table` shows it
 `three_pieces`  what the demo has its generator write
 `scoring`       the held-out loss after every round, also of sealed ones
 `results`       what a run comes to, in figures
 `report`        what a run came to, as values
-`report_page`   the same as a page, with `report_protocol`, `report_parts`, `report_style` and `exchange_figure`
+`report_page`   the same as a page, with `report_protocol`, `report_privacy`, `report_parts`, `report_style`, `exchange_figure`
+`audit`         attacks on a federation, held against its claim
 `diagram`       the picture of a federation
 `pictures`      piano rolls and loss curves
 `palette`       the colours they share
