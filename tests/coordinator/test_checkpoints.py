@@ -9,6 +9,7 @@ from partbook.errors import AlteredFile, ConfigError
 from partbook.model.adapter import load_adapter, state_hash, unflatten
 from partbook.plan.step import Motion
 
+COST = {"colluders": "[]"}
 LIKE = {"x.b": torch.zeros(2, 2), "norm.weight": torch.zeros(3)}
 
 
@@ -17,9 +18,7 @@ def state(rounds: int, *, known: bool = True) -> FederationState:
     adapter = np.arange(7, dtype=np.float32) + rounds
     newest = state_hash(unflatten(adapter, LIKE)) if known else "e" * 64
     records = [
-        RoundRecord(
-            n, "f" * 64, ("A", "B"), 1.5, 0.1, {"A": 2.0}, {"C": "query.share"}, {"train": 2.5}, {"colluders": "[]"}
-        )
+        RoundRecord(n, "f" * 64, ("A", "B"), 1.5, 0.1, {"A": 2.0}, {"C": "query.share"}, {"train": 2.5}, COST)
         for n in range(rounds)
     ]
     motion = Motion(np.ones(7, np.float32), np.full(7, 2.0, np.float32), rounds)

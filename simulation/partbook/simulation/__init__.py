@@ -15,7 +15,7 @@
 `scoring`       the held-out loss after every round, also of sealed ones
 `results`       what a run comes to, in figures
 `report`        what a run came to, as values
-`report_page`   the same as a page, with `report_protocol`, `report_privacy`, `report_parts`, `report_style`, `exchange_figure`
+`report_page`   the same as a page, with its sections and its style in `report_*` and `exchange_figure`
 `audit`         attacks on a federation, held against its claim
 `diagram`       the picture of a federation
 `pictures`      piano rolls and loss curves
