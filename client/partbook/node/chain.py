@@ -29,6 +29,7 @@ from typing import IO, Final, Self
 from partbook.errors import LedgerBroken, VaultBusy, VaultError
 from partbook.identity.canonical import Json, canonical, parse_canonical
 from partbook.node.keeping import write_whole
+from partbook.vault.disk import flush
 
 _LABEL: Final = b"partbook/v1/ledger"
 _PATIENCE: Final = 60.0  # seconds to wait for another process; it appends in well under one
@@ -154,7 +155,7 @@ class Chain:
             unborn.unlink(missing_ok=True)
             self._make(unborn)
             unborn.rename(self._path)
-            _flush(self._path.parent)
+            flush(self._path.parent)
         marked = self._read_head()
         self._db = sqlite3.connect(
             f"{self._path.absolute().as_uri()}?mode=rw",
@@ -186,7 +187,7 @@ class Chain:
             db.executescript(_SCHEMA)
             first = canonical({"at": _now(), "id": secrets.token_hex(16), "kind": "opened"})
             db.execute("INSERT INTO rows VALUES (1, ?, ?)", (first, self._next(self._mac, first)))
-        _flush(path)
+        flush(path)
 
     def _read(self, marked: tuple[int, bytes] | None = None) -> None:
         """Check and tell of the rows after the newest known; `marked` must be one of them."""
@@ -276,14 +277,6 @@ class Chain:
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextlib.contextmanager

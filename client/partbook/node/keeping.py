@@ -14,6 +14,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from partbook.errors import VaultError, WrongVaultKey
+from partbook.vault.disk import flush
 
 _NONCE: Final = 12
 _SUFFIX: Final = ".sealed"
@@ -71,7 +72,7 @@ class Keeping:
     def remove(self, name: str) -> None:
         """Forget what is kept under `name`, if anything."""
         self._path(name).unlink(missing_ok=True)
-        _flush(self._folder)
+        flush(self._folder)
 
     def _path(self, name: str) -> Path:
         return self._folder / f"{name}{_SUFFIX}"
@@ -91,15 +92,7 @@ def write_whole(path: Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-        _flush(path.parent)
+        flush(path.parent)
     except OSError:
         temporary.unlink(missing_ok=True)
         raise
-
-
-def _flush(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -36,6 +36,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from partbook.errors import CorruptMessage, VaultBusy, VaultError, WithdrawnRecording, WrongVaultKey
 from partbook.music.recording import Recording
+from partbook.vault.disk import flush
 from partbook.vault.keys import VaultKeys, create_key_file, read_key_file
 
 FORMAT: Final = 2
@@ -103,7 +104,7 @@ class Vault:
                 unborn.unlink(missing_ok=True)
                 _write_index(unborn, master)
                 unborn.rename(path / "index.sqlite")
-                _flush(path)
+                flush(path)
         return cls.open(path, key_file, writable=True)
 
     @classmethod
@@ -330,7 +331,7 @@ class Vault:
             with self._index:
                 self._index.execute("DELETE FROM recordings WHERE id = ?", (identifier,))
             self._shard(identifier).unlink(missing_ok=True)
-            _flush(self._path / "shards")
+            flush(self._path / "shards")
             self._index.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def withdraw(self, identifier: str) -> None:
@@ -354,7 +355,7 @@ class Vault:
                 self._index.execute("DELETE FROM recordings WHERE id = ?", (identifier,))
         with _disk_errors(self._path):
             self._shard(identifier).unlink(missing_ok=True)
-            _flush(self._path / "shards")
+            flush(self._path / "shards")
             self._index.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     # ------------------------------------------------------------------ inside
@@ -403,7 +404,7 @@ class Vault:
                 file.flush()
                 os.fsync(file.fileno())
             unborn.rename(shard)
-            _flush(shard.parent)
+            flush(shard.parent)
         except BaseException:
             unborn.unlink(missing_ok=True)
             raise
@@ -439,7 +440,7 @@ def _write_index(path: Path, master: bytes) -> None:
         index.execute(_TOMBSTONES)
         index.executemany("INSERT INTO meta VALUES (?, ?)", rows)
         index.commit()
-    _flush(path)
+    flush(path)
 
 
 def _meta(index: sqlite3.Connection, name: str) -> bytes | None:
@@ -468,15 +469,6 @@ def _locked(path: Path) -> IO[bytes]:
         lock.close()
         raise VaultBusy(f"Another process is writing to the vault {path}; wait for it to end, or stop it.") from error
     return lock
-
-
-def _flush(path: Path) -> None:
-    """Make a file, or the names in a folder, survive a power cut."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextlib.contextmanager

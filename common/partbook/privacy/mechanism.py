@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 
 from partbook.errors import ValueOutOfRange
 from partbook.privacy.gaussian import discrete_gaussian
-from partbook.secagg.grid import FINEST_BITS
+from partbook.secagg.grid import FINEST_BITS, decoded
 
 COMPANY: Final = Fraction(101, 100)
 """What one recording may move a sum by, over what its own vector does."""
@@ -253,20 +253,9 @@ class NoisyGrid:
             ValueOutOfRange: a total is more than so many contributions can reach, so a mask is left in it or
                 somebody sent more than the grid holds. The message gives the first such index.
         """
-        if contributions < 1:
-            raise ValueError(f"A sum has at least one contribution, not {contributions}.")
         if total.dtype.kind not in "iu" or total.shape != (self.dimension,):
             raise ValueError(f"A sum is {self.dimension} whole numbers, not {total.shape} of {total.dtype}.")
-        if total.max() > contributions * self.span or total.min() < 0:
-            index = int(np.argmax((total > contributions * self.span) | (total < 0)))
-            raise ValueOutOfRange(
-                f"Coordinate {index} of {len(total)} is no sum of {contributions} contributions on this grid: a mask "
-                "was not removed, or a member sent a value beyond the grid. Abort the round and keep the last model."
-            )
-        result = total.astype(np.float64)
-        result -= contributions * self.largest
-        result /= self.scale
-        return result
+        return decoded(total, contributions, self.largest, self.scale)
 
     def _is_short(self, rounded: NDArray[np.int64]) -> bool:
         """Whether the L2 norm is at most `sensitivity`, in integers.

@@ -138,17 +138,27 @@ class Grid:
             ValueOutOfRange: a total is more than so many contributions can reach, so a mask is left in it or
                 somebody sent more than the grid holds. The message gives the first such index.
         """
-        if contributions < 1:
-            raise ValueError(f"A sum has at least one contribution, not {contributions}.")
         if total.dtype.kind not in "iu" or total.ndim != 1:
             raise ValueError(f"A sum is one dimension of whole numbers, not {total.ndim} of {total.dtype.name}.")
-        if len(total) and (total.max() > contributions * self.span or total.min() < 0):
-            index = int(np.argmax((total > contributions * self.span) | (total < 0)))
-            raise ValueOutOfRange(
-                f"Coordinate {index} of {len(total)} is no sum of {contributions} contributions on this grid: a mask "
-                "was not removed, or a member sent a value beyond the grid. Abort the round and keep the last model."
-            )
-        result = total.astype(np.float64)
-        result -= contributions * self.largest
-        result /= self.scale
-        return result
+        return decoded(total, contributions, self.largest, self.scale)
+
+
+def decoded(total: NDArray[np.integer[Any]], contributions: int, largest: int, scale: float) -> NDArray[np.float64]:
+    """Sums (d,) of field values from 0 to 2·`largest`, as sums of the reals they stand for, `scale` steps a unit.
+
+    Raises:
+        ValueOutOfRange: a total is more than so many contributions can reach. The message gives the first such index.
+    """
+    if contributions < 1:
+        raise ValueError(f"A sum has at least one contribution, not {contributions}.")
+    most = contributions * 2 * largest
+    if len(total) and (total.max() > most or total.min() < 0):
+        index = int(np.argmax((total > most) | (total < 0)))
+        raise ValueOutOfRange(
+            f"Coordinate {index} of {len(total)} is no sum of {contributions} contributions on this grid: a mask "
+            "was not removed, or a member sent a value beyond the grid. Abort the round and keep the last model."
+        )
+    result = total.astype(np.float64)
+    result -= contributions * largest
+    result /= scale
+    return result
