@@ -8,7 +8,7 @@ export FLWR_TELEMETRY_ENABLED = 0
 export FLWR_DISABLE_UPDATE_CHECK = 1
 export FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION = 1
 
-.PHONY: demo test lint format wheel check-wheel base seeds bench bench-ingest bench-generation bench-startup bench-fresh bench-secagg bench-dp bench-noise bench-accounting bench-utility bench-scale bench-memory clean
+.PHONY: demo test lint format wheel check-wheel base seeds bench bench-ingest bench-generation bench-startup bench-fresh bench-secagg bench-dp bench-noise bench-accounting bench-utility bench-audit bench-scale bench-memory clean
 
 demo: $(READY)  ## four labels, one generator: everything, on real audio
 	$(BIN)/partbook demo
@@ -38,7 +38,7 @@ seeds: $(READY)  ## the demo on three seeds, and the table of docs/figures.md
 
 bench: bench-ingest bench-generation bench-startup bench-secagg bench-dp bench-noise bench-accounting
 
-bench-ingest bench-generation bench-startup bench-fresh bench-secagg bench-dp bench-noise bench-accounting bench-utility bench-scale: bench-%: $(READY)  ## claims, measured against their peers or limits
+bench-ingest bench-generation bench-startup bench-fresh bench-secagg bench-dp bench-noise bench-accounting bench-utility bench-audit bench-scale: bench-%: $(READY)  ## claims, measured against their peers or limits
 	$(BIN)/python -m benchmarks.$*
 
 bench-memory: $(READY)  ## what hearing the past is worth, for the newest run of the demo (or RUN=runs/…)

@@ -58,7 +58,7 @@ AVERAGE: Final = ServerStep(learning_rate=1.0, momentum=0.5)
 COURSES: Final[dict[Noise, Course]] = {
     "distributed": Course(
         Asked("distributed", EPSILON, DELTA, clip=0.15),
-        rounds=20,
+        rounds=16,
         scope="norms",
         step=ServerStep(rule="adam", learning_rate=0.05, momentum=0.9, second=0.99),
         plain=PLAIN,

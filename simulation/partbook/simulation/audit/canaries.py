@@ -109,7 +109,8 @@ class View:
     Attributes:
         gram: Σ_t U_t U_tᵀ of the canaries' clipped updates U_t (m, d), float64 (m, m).
         seen: Σ_t U_t s_t of the rounds' sums s_t (d,), without what is known to be in them, float64 (m,).
-        variance: of what else is in each coordinate of each sum: noise, rounding.
+        variance: of what else is in each coordinate of each sum, noise and rounding, as the sums themselves show it:
+            noise that is less than it should be is noticed, too.
         adapter: after the last round, float32 (D,).
     """
 
@@ -135,7 +136,7 @@ def canary(number: int, tokenizer: Tokenizer, random: np.random.Generator) -> Re
     loudness = random.integers(20, 120, _NOTES)
     rows = [(i * _BEAT / 2, _BEAT / 2, int(p), int(v)) for i, (p, v) in enumerate(zip(pitches, loudness, strict=True))]
     notes = Notes.from_rows(rows)
-    score = score_of(notes, np.arange(_NOTES) * _BEAT, 0, beats_per_minute=60 / _BEAT)
+    score = score_of(notes, np.arange(_NOTES, dtype=np.float64) * _BEAT, 0, beats_per_minute=60 / _BEAT)
     ids = tokenizer.encode(score)
     starts = tokenizer.bar_starts(ids)
     nothing = np.full((1, 128), -1.0, np.float16)
@@ -194,7 +195,7 @@ class Federation:
             [np.repeat(np.arange(self.setting.labels), self.setting.each), np.arange(self.setting.labels)]
         )
         adapter, motion = flatten(self.like), Motion.none(sum(t.numel() for t in self.like.values()))
-        watched = _Watch(self, protected=protected)
+        watched = _Watch(self.setting.canaries)
         grid = self._grid
         for number in range(self.setting.rounds):
             updates = self._updates(adapter, number)
@@ -256,7 +257,7 @@ class Federation:
         )
         simulate(config, nodes)
         states = [load_file(config.state / f"round-{number:04d}.safetensors") for number in range(setting.rounds + 1)]
-        watched = _Watch(self, protected=True)
+        watched = _Watch(setting.canaries)
         for number, (before, after) in enumerate(pairwise(state["adapter"] for state in states)):
             moved = (after.astype(np.float64) - before)[self._places]
             watched.note(self._updates(before, number), moved / setting.step.learning_rate * self._training.batch)
@@ -329,22 +330,26 @@ class Federation:
 class _Watch:
     """Adds up what a `View` is made of, round by round."""
 
-    def __init__(self, federation: Federation, *, protected: bool) -> None:
-        setting, grid = federation.setting, federation._grid
-        self._count = setting.canaries
-        self._gram = np.zeros((self._count, self._count))
-        self._seen = np.zeros(self._count)
-        # Rounding moves a number by a variance of a sixth on average, and half of the canaries are in.
-        steps = (setting.canaries / 2 + setting.labels) / 6 + (setting.labels * grid.variance if protected else 0)
-        self._variance = steps / grid.scale**2
+    def __init__(self, canaries: int) -> None:
+        self._count = canaries
+        self._gram = np.zeros((canaries, canaries))
+        self._seen = np.zeros(canaries)
+        self._variances: list[float] = []
 
     def note(self, updates: NDArray[np.float32], total: NDArray[np.float64]) -> None:
-        own, known = updates[: self._count], updates[self._count :]
-        self._gram += own.astype(np.float64) @ own.T.astype(np.float64)
-        self._seen += own @ (total - known.sum(0, dtype=np.float64))
+        """A round's updates, known recordings' last, (m + known, d), and its sum, (d,)."""
+        own, known = updates[: self._count].astype(np.float64), updates[self._count :]
+        rest = total - known.sum(0, dtype=np.float64)
+        gram, seen = own @ own.T, own @ rest
+        # What no combination of canaries accounts for is noise; d is far more than m, so that it tells how much.
+        unexplained = float(rest @ rest - seen @ np.linalg.lstsq(gram, seen)[0])
+        self._variances.append(max(unexplained, 0.0) / (len(rest) - self._count))
+        self._gram += gram
+        self._seen += seen
 
     def view(self, adapter: NDArray[np.float32]) -> View:
-        return View(self._gram, self._seen, self._variance, adapter)
+        """Of all rounds noted."""
+        return View(self._gram, self._seen, float(np.mean(self._variances)), adapter)
 
 
 def _bare(grid: NoisyGrid, total: NDArray[np.int64]) -> NDArray[np.uint32]:

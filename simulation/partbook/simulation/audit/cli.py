@@ -33,9 +33,14 @@ def audit(
         Path | None,
         typer.Option(
             metavar="RUN",
-            help="A finished run of the demo, whose released model is asked for its members.",
+            help="A finished run of the demo, whose release is asked for members and copies.",
             show_default=False,
         ),
+    ] = None,
+    home: Annotated[Path, typer.Option(help="Where that demo kept its recordings and vaults.")] = Path(".cache/demo"),
+    base: Annotated[
+        Path | None,
+        typer.Option(help="Base model of audited federations; the shipped one where not given.", show_default=False),
     ] = None,
     only: Annotated[str, typer.Option(help="These attacks alone, with commas between.")] = ",".join(ATTACKS),
     quick: Annotated[bool, typer.Option("--quick", help="Small federations, and three runs at most.")] = False,
@@ -53,6 +58,7 @@ def audit(
     from rich.console import Console
 
     from partbook.errors import ConfigError
+    from partbook.model.checkpoint import BASE
     from partbook.simulation.audit.report import FIGURES, write_audit
     from partbook.simulation.watching import RichWatcher
 
@@ -67,15 +73,14 @@ def audit(
     asked: dict[str, Any] = {"epsilon": epsilon, "runs": runs, "seed": seed, "only": ",".join(chosen)}
     if quick:
         asked["quick"] = True
-    if run is not None:
-        asked["run"] = str(run)
+    asked.update({name: str(path) for name, path in (("run", run), ("base", base)) if path is not None})
     results: dict[str, AuditResult] = {}
     seconds: dict[str, float] = {}
     with RichWatcher(console) as watcher:
         for name in ATTACKS:
             if name in chosen:
                 began = time.monotonic()
-                results[name] = _attack(name, target, watcher, quick, seed, epsilon, runs, run)
+                results[name] = _attack(name, target, watcher, quick, seed, epsilon, runs, run, home, base or BASE)
                 seconds[name] = time.monotonic() - began
     report = write_audit(target, results, asked, seconds)
     if as_json:
@@ -98,24 +103,33 @@ def _attack(
     epsilon: float,
     runs: int,
     finished: Path | None,
+    home: Path,
+    base: Path,
 ) -> AuditResult:
     from partbook.simulation.audit import membership, one_run
 
     if name == "one-run":
         watcher.stage(ATTACKS[name], 2 * runs)
-        return one_run.run(out, quick=quick, seed=seed, on_progress=watcher.step, epsilon=epsilon, runs=runs)
+        return one_run.run(out, quick=quick, seed=seed, on_progress=watcher.step, epsilon=epsilon, runs=runs, base=base)
     watcher.stage(ATTACKS[name], 1)
     if name == "membership":
         result = membership.run(
-            out, quick=quick, seed=seed, on_progress=watcher.now, epsilon=epsilon, finished=finished
+            out,
+            quick=quick,
+            seed=seed,
+            on_progress=watcher.now,
+            epsilon=epsilon,
+            finished=finished,
+            home=home,
+            base=base,
         )
     elif name == "inversion":
         from partbook.simulation.audit import inversion
 
-        result = inversion.run(out, quick=quick, seed=seed, on_progress=watcher.now)
+        result = inversion.run(out, quick=quick, seed=seed, on_progress=watcher.now, base=base)
     else:
         from partbook.simulation.audit import copying
 
-        result = copying.run(out, quick=quick, seed=seed, on_progress=watcher.now)
+        result = copying.run(out, quick=quick, seed=seed, on_progress=watcher.now, demo=finished, home=home)
     watcher.step("done")
     return result

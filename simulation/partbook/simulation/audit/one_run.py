@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 Method = Literal["binomial", "gaussian"]
 METHODS: Final[tuple[Method, ...]] = ("binomial", "gaussian")
+_NAMES: Final[dict[Method, str]] = {"binomial": "binomial", "gaussian": "Gaussian"}
 LEVEL: Final = 0.05  # one bound in twenty may lie above the truth
 _UNLIKELY: Final = 0.01  # so many bounds above the claim that chance at LEVEL does not explain them
 _LARGEST: Final = 50.0  # beyond which neither ε nor μ is looked for
@@ -363,8 +364,8 @@ def _result(out: Path, federation: Federation, on: OneRun, off: OneRun, seed: in
 def _facts(name: str, kind: OneRun) -> tuple[tuple[str, str], ...]:
     each, together = kind.runs[0], kind.together
     right = ", ".join(str(one.right) for one in kind.runs)
-    largest = " and ".join(f"{max(kind.bounds(method)):.2f} ({method})" for method in METHODS)
-    whole = " and ".join(f"{together.bound(method):.2f} ({method})" for method in METHODS)
+    largest = " and ".join(f"{max(kind.bounds(method)):.2f} ({_NAMES[method]})" for method in METHODS)
+    whole = " and ".join(f"{together.bound(method):.2f} ({_NAMES[method]})" for method in METHODS)
     return (
         (f"{name}: right guesses, run by run", f"{right} of {each.guesses}"),
         (f"{name}: largest lower bound of a run", f"ε ≥ {largest}"),
@@ -397,18 +398,18 @@ def _draw(path: Path, claim: float, delta: float, on: OneRun, off: OneRun) -> No
     left.set_ylabel("ε is at least", fontsize=9.5, color=SOFT)
     left.scatter([], [], s=22, marker="o", color=INK, label="binomial bound")
     left.scatter([], [], s=22, marker="^", color=INK, label="Gaussian bound")
-    left.legend(loc="upper left", fontsize=8.5, frameon=False, labelcolor=SOFT)
+    left.legend(loc="upper left", bbox_to_anchor=(0.0, 0.88), fontsize=8.5, frameon=False, labelcolor=SOFT)
     plain(left)
     for row, (kind, title) in enumerate(((on, "with noise"), (off, "without noise"))):
-        axes = figure.add_axes((0.57, 0.49 - 0.35 * row, 0.40, 0.27))
+        axes = figure.add_axes((0.57, 0.53 - 0.39 * row, 0.40, 0.25))
         low, high = float(min(kind.scores.min(), -0.1)), float(max(kind.scores.max(), 1.1))
-        bins = np.linspace(low, high, 49)
+        bins = np.linspace(low, high, 49).tolist()
         for inside, colour, label in ((False, SOFT, "was out"), (True, blue if kind is on else orange, "was in")):
             axes.hist(kind.scores[kind.coins == inside], bins, color=colour, alpha=0.6, label=label)
         axes.axvline(0.5, color=INK, linewidth=0.8)
         axes.set_yticks([])
         axes.set_title(title, loc="left", fontsize=9.5, color=INK)
-        axes.legend(loc="upper right", fontsize=8.5, frameon=False, labelcolor=SOFT)
+        axes.legend(loc="upper right" if kind is on else "upper center", fontsize=8.5, frameon=False, labelcolor=SOFT)
         plain(axes)
         if row:
             axes.set_xlabel("share of a canary that the adversary finds in the sums", fontsize=9.5, color=SOFT)

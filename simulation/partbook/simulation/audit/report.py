@@ -62,7 +62,7 @@ def _page(
     when: datetime.datetime,
 ) -> str:
     beyond = [result.title for result in results.values() if not result.within]
-    title = f"{in_words(len(results))} attacks, {in_words(len(beyond)).lower()} beyond the claim"
+    title = f"{in_words(len(results))} attacks, {in_words(len(beyond)).lower() if beyond else 'none'} beyond the claim"
     if len(results) == 1:
         title = f"One attack, {'beyond' if beyond else 'within'} the claim"
     command = " ".join(f"--{name} {value}" if value is not True else f"--{name}" for name, value in asked.items())
@@ -74,8 +74,8 @@ def _page(
         '<header><div class="mark">Partbook</div>'
         f"<h1>{escape(title)}</h1>"
         '<p class="lead">An audit plays a federation’s strongest adversaries and holds what they find against '
-        "what it claims. What they do not find proves nothing by itself: each attack is shown beside one that must "
-        "succeed.</p>"
+        "what it claims. What an attack does not find proves "
+        "nothing by itself, so each is shown beside what it finds where a lock is missing.</p>"
         f'<p class="meta">{when:%d %B %Y, %H:%M} · <code>partbook audit {escape(command)}</code> · '
         f"{duration(sum(seconds.values()))}</p><ul>{contents}</ul></header>"
     )
