@@ -22,7 +22,18 @@ def main() -> int:
     stamp = time.strftime("%Y-%m-%d-%H%M%S")
     for seed in SEEDS:
         out = Path("runs") / f"{stamp}-seed-{seed}"
-        command = [sys.executable, "-m", "partbook.cli", "demo", "--seed", str(seed), "--out", str(out), "--json", *sys.argv[1:]]
+        command = [
+            sys.executable,
+            "-m",
+            "partbook.cli",
+            "demo",
+            "--seed",
+            str(seed),
+            "--out",
+            str(out),
+            "--json",
+            *sys.argv[1:],
+        ]
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
         for label, nll in json.loads(done.stdout)["heldout_nats_per_token"].items():
             rows.setdefault(label, []).append((nll["base"], nll["after"]))
