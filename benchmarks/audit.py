@@ -1,6 +1,6 @@
 """What the strongest adversary shows of ε against what is claimed, with noise and without, and what an audit costs.
 
-A lower bound at 95 % confidence lies below the truth in nineteen runs of twenty; see partbook.simulation.audit.one_run.
+A lower bound at 95 % confidence lies below the truth in nineteen runs of twenty; see partbook.simulation.audit.bounds.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from benchmarks.claims import Claim, report
 from partbook.model.checkpoint import BASE
 from partbook.simulation.audit import membership, one_run
-from partbook.simulation.audit.one_run import METHODS
+from partbook.simulation.audit.bounds import METHODS
 
 # An audit that takes longer is not run before a release.
 LIMIT = 15 * 60.0

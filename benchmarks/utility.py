@@ -1,7 +1,7 @@
 """What the noise costs: held-out loss of one generator, trained in seven ways on more than 1,000 recordings.
 
     centralised            all recordings in one place, AdamW on batches of windows: what no federation can beat easily
-    federated              four labels, plain training (8 local steps), no noise
+    federated              four labels, plain training (6 local steps), no noise
     distributed ε = 2, 8   per-recording updates, the labels' noise added up
     local ε = 2, 8         the same updates, every label's own noise
     ε = ∞                  the same updates without noise, where distributed and local are one and the same sum
@@ -238,23 +238,23 @@ def plot(results: Sequence[dict[str, Any]], base: float, path: Path) -> None:
 
     figure, axes = plt.subplots(figsize=(8, 4.6), layout="constrained")
     places = {"2": 0, "8": 1, "inf": 2}
-    for kind, colour, shift in (("distributed", "#1b6ca8", -0.06), ("local", "#c0562b", 0.06)):
+    for kind, name, colour, above in (
+        ("local", "every label's own noise", "#c0562b", 10),
+        ("distributed", "distributed noise", "#1b6ca8", -16),
+    ):
         arms = {"2": f"{kind}-2", "8": f"{kind}-8", "inf": "exact-inf"}
         points = {t: [r["mean"] for r in results if r["arm"] == arms[t]] for t in places}
         shown = [t for t in places if points[t]]
-        axes.plot([places[t] + shift for t in shown], [np.mean(points[t]) for t in shown], color=colour, lw=2)
+        axes.plot([places[t] for t in shown], [np.mean(points[t]) for t in shown], color=colour, lw=2)
         for t in shown:
-            axes.scatter([places[t] + shift] * len(points[t]), points[t], color=colour, s=28, zorder=3)
-        if not shown:
-            continue
-        last = shown[0]
-        name = {"distributed": "distributed noise", "local": "every label's own noise"}[kind]
-        axes.annotate(
-            name, (places[last] + shift, np.mean(points[last])), xytext=(-8, 9), textcoords="offset points",
-            color=colour, va="bottom",
-        )  # fmt: skip
+            axes.scatter([places[t]] * len(points[t]), points[t], color=colour, s=28, zorder=3)
+        if points["8"]:
+            axes.annotate(
+                name, (1, np.mean(points["8"])), xytext=(8 if above > 0 else -8, above), textcoords="offset points",
+                color=colour, ha="left" if above > 0 else "right",
+            )  # fmt: skip
     lines = [("base model", base, "#777777")]
-    for arm, name in (("federated", "federated, no noise, 8 local steps"), ("centralised", "centralised, no noise")):
+    for arm, name in (("federated", "federated, no noise, 6 local steps"), ("centralised", "centralised, no noise")):
         found = [r["mean"] for r in results if r["arm"] == arm]
         if found:
             lines.append((name, float(np.mean(found)), "#3c3c3c"))

@@ -12,19 +12,18 @@ from scipy.stats import binom, norm
 from partbook.errors import ConfigError
 from partbook.privacy.mechanism import NoisyGrid
 from partbook.simulation.audit import one_run
-from partbook.simulation.audit.canaries import Federation, Setting, canary
-from partbook.simulation.audit.one_run import (
+from partbook.simulation.audit.bounds import (
     METHODS,
     Guessed,
-    OneRun,
     binomial_epsilon,
     binomial_p,
     epsilon_of_mu,
     explained,
     gaussian_refuted,
     needed,
-    right_guesses,
 )
+from partbook.simulation.audit.canaries import Federation, Setting, canary
+from partbook.simulation.audit.one_run import OneRun, right_guesses
 
 DELTA = 1e-5
 

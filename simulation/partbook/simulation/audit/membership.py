@@ -348,7 +348,7 @@ def _draw(path: Path, told: dict[str, Told]) -> None:
     fpr = np.linspace(0.0, 1.0, 501)
     left, right = figure.add_axes((0.07, 0.115, 0.44, 0.69)), figure.add_axes((0.64, 0.115, 0.34, 0.69))
     left.plot([0, 1], [0, 1], color=SOFT, linewidth=1.0, linestyle=(0, (2, 3)))
-    left.annotate("chance", (0.82, 0.82), xytext=(6, -11), textcoords="offset points", fontsize=8.5, color=SOFT)
+    left.annotate("chance", (0.5, 0.5), xytext=(-40, 2), textcoords="offset points", fontsize=8.5, color=SOFT)
     for index, (name, one) in enumerate(told.items()):
         colour = label_colour(index)
         false, true = curve(one.members, one.others)
@@ -374,7 +374,7 @@ def _draw(path: Path, told: dict[str, Told]) -> None:
             right.plot([scores.mean()] * 2, [y - 0.34, y + 0.34], color=INK, linewidth=1.4)
             ticks.append((y, f"{who},\n{name}"))
     right.set_yticks([y for y, _ in ticks], [text for _, text in ticks])
-    right.set_xlabel("nats a token gained, beyond the collection’s mean", fontsize=9.5, color=SOFT)
+    right.set_xlabel("nats a token gained, less the mean", fontsize=9.5, color=SOFT)
     plain(right)
     right.grid(visible=False)
     right.grid(axis="x", color="#D9D3C7", linewidth=0.6)
