@@ -33,8 +33,8 @@ check-wheel: wheel  ## install the wheel for a node alone, in an empty environme
 base: $(READY)  ## make the shipped base model again, from public scores alone
 	$(BIN)/partbook base train --out common/partbook/model/base
 
-seeds: $(READY)  ## the demo on three seeds, and the table of docs/figures.md
-	$(BIN)/python -m benchmarks.seeds
+seeds: $(READY)  ## the demo without noise on three seeds, and the table of docs/figures.md
+	$(BIN)/python -m benchmarks.seeds --noise none
 
 bench: bench-ingest bench-generation bench-startup bench-secagg bench-dp bench-noise bench-accounting
 
