@@ -58,9 +58,9 @@ AVERAGE: Final = ServerStep(learning_rate=1.0, momentum=0.5)
 COURSES: Final[dict[Noise, Course]] = {
     "distributed": Course(
         Asked("distributed", EPSILON, DELTA, clip=0.15),
-        rounds=16,
+        rounds=12,
         scope="norms",
-        step=ServerStep(rule="adam", learning_rate=0.05, momentum=0.9, second=0.99),
+        step=ServerStep(rule="adam", learning_rate=0.06, momentum=0.9, second=0.99),
         plain=PLAIN,
     ),
     "local": Course(
