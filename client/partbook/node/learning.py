@@ -29,11 +29,10 @@ from partbook.model.transformer import pick_device
 from partbook.plan.rounds import RoundPlan
 from partbook.plan.training import DistributedDp, LocalDp, PlainTraining
 from partbook.privacy.mechanism import NoisyGrid
-from partbook.privacy.sampling import poisson_sample
 from partbook.secagg.grid import Grid
 from partbook.training.examples import Examples
 from partbook.training.local import local_update
-from partbook.training.per_recording import Observed, dp_sgd, recording_updates
+from partbook.training.per_recording import Observed, dp_sgd, drawn_sum
 from partbook.vault.store import Vault
 
 
@@ -124,22 +123,11 @@ class Learner:
     def _distributed(
         self, plan: RoundPlan, training: DistributedDp, grid: NoisyGrid, state: dict[str, Tensor]
     ) -> Learned:
-        drawn = poisson_sample(len(self.recordings), training.sampling)
-        total = np.zeros(plan.parameters, np.int64)
-        observed = Observed(training.clip)
-        for one in recording_updates(
-            self._model,
-            state,
-            self._examples,
-            drawn,
-            training,
-            self._tokenizer.pad,
-            _system(),
-            scope=plan.scope,
-        ):
-            total += grid.rounded(one.vector)
-            observed.note(one)
-        return Learned(grid.contribution(total), observed.loss, observed.norm, len(drawn))
+        observed, pad = Observed(training.clip), self._tokenizer.pad
+        total = drawn_sum(
+            self._model, state, self._examples, training, pad, _system(), grid, observed, scope=plan.scope
+        )
+        return Learned(grid.contribution(total), observed.loss, observed.norm, observed.recordings)
 
     def _cut(self, withdrawn: set[str]) -> Examples:
         with Vault.open(self._vault, self._key) as vault:

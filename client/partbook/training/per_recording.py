@@ -158,6 +158,40 @@ def recording_updates(
             yield RecordingUpdate(int(recording), vector, float(norm), value)
 
 
+def drawn_sum(
+    model: PartbookModel,
+    adapter: Mapping[str, Tensor],
+    examples: Examples,
+    training: DistributedDp | LocalDp,
+    pad: int,
+    random: np.random.Generator,
+    grid: NoisyGrid,
+    observed: Observed,
+    *,
+    scope: Scope = "all",
+    precision: torch.dtype = torch.float32,
+    words: Callable[[int], bytes] = os.urandom,
+) -> NDArray[np.int64]:
+    """Draw recordings by themselves, and add up each one's clipped and rounded update: int64 (trained,), no noise yet.
+
+    One recording more or less moves it by at most the grid's sensitivity, which is what both kinds of noise rest on.
+
+    Args:
+        model, adapter, examples, training, pad, random, scope, precision: as for `recording_updates`.
+        grid: on which updates are rounded.
+        observed: is told of every update.
+        words: the system's generator, of which sampling and rounding are made.
+    """
+    drawn = poisson_sample(len(examples), training.sampling, words)
+    total = np.zeros(grid.dimension, np.int64)
+    for update in recording_updates(
+        model, adapter, examples, drawn, training, pad, random, scope=scope, precision=precision
+    ):
+        total += grid.rounded(update.vector, words)
+        observed.note(update)
+    return total
+
+
 @dataclass(frozen=True, slots=True)
 class DpUpdate:
     """What one round of DP-SGD at one label led to.
@@ -216,21 +250,20 @@ def dp_sgd(
     for _ in range(training.steps):
         now = start.copy()
         now[places] += moved.astype(np.float32)
-        drawn = poisson_sample(len(examples), training.sampling, words)
-        total = np.zeros(len(places), np.int64)
-        for update in recording_updates(
+        state = unflatten(now, adapter)
+        total = drawn_sum(
             model,
-            unflatten(now, adapter),
+            state,
             examples,
-            drawn,
             training,
             pad,
             random,
+            noise,
+            observed,
             scope=scope,
             precision=precision,
-        ):
-            total += noise.rounded(update.vector, words)
-            observed.note(update)
+            words=words,
+        )
         gradient = noise.noisy(total, words) / noise.scale / training.batch
         moved += training.learning_rate * gradient
     vector, norm = clip(moved.astype(np.float32), training.bound)
