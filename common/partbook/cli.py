@@ -25,7 +25,19 @@ COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
         "simulation",
         "A whole federation on this machine, out of vaults that lie on it.",
     ),
-    "node": ("partbook.node.cli:app", "node", "A label's side: ingest recordings, look after the vault."),
+    "node": ("partbook.node.cli:app", "node", "A label's side: ingest recordings, take part, look after the vault."),
+    "custodian": ("partbook.custodian.cli:app", "node", "The custodian's side: open agreed sums."),
+    "coordinator": (
+        "partbook.coordinator.cli:app",
+        "coordinator",
+        "The coordinator's side: plan rounds, add up, release.",
+    ),
+    "federation": (
+        "partbook.identity.federation_cli:app",
+        "node",
+        "Invite, join, propose the next roster, and show who belongs to a federation.",
+    ),
+    "doctor": ("partbook.doctor_cli:app", "node", "Check a party's machine, and say what to do."),
     "keys": ("partbook.identity.cli:keys", "node", "Make a party's keys, and show what a key file is."),
     "roster": (
         "partbook.identity.cli:roster",

@@ -12,6 +12,7 @@
     │   │   └── AnalysisCrashed      reading it ended the process that read it
     │   ├── ScoreError           a MIDI file or token sequence cannot be used
     │   ├── UnusableKey          an identity key cannot be read, opened or written
+    │   │   └── ExpiredCertificate   a TLS certificate is over, or not valid yet
     │   ├── WithdrawnRecording   audio that its label has withdrawn
     │   └── ConfigError          a configuration key is wrong or missing
     ├── IntegrityError           bytes are not what their manifest says
@@ -26,6 +27,7 @@
     ├── RoundError               a round cannot go on
     │   ├── CohortTooSmall           fewer members answered than the plan needs
     │   ├── NodeFailed               one member answered with an error
+    │   ├── RunFailed                a run ended before its rounds were done, and could not be gone on with
     │   └── SealingCrashed           a process that seals or opens chunks was ended
     ├── ProtocolViolation        somebody broke the protocol; the message goes unanswered
     │   ├── SwappedKey               a key was not signed by the member it is said to belong to
@@ -40,6 +42,7 @@
     │   ├── AlteredCiphertext        a sealed block is not the one that was signed
     │   ├── ForeignSealKey           a sealed block or a plan is for another key or other parameters
     │   ├── ValueOutOfRange          a value outside its ring or grid
+    │   ├── UnknownMessage           a message of a type that this party never takes
     │   ├── OutOfTurn                an exchange came before the one it builds on, or after the round's end
     │   └── UnsignedRoster           a roster lacks a signature, or carries a wrong one
     ├── PolicyRefusal            a node declines, to protect its label; never retried silently
@@ -54,7 +57,16 @@
     │   ├── RoundsRefused            more rounds than the label's policy allows
     │   ├── ReleaseRefused           the label's policy hands no model over by itself
     │   ├── OutsideHours             the label's policy lets nobody train at this time
+    │   ├── NodePaused               the label's engineer has paused the node
+    │   ├── WrongClock               this machine's clock and the coordinator's are too far apart
     │   └── BudgetExhausted          the label's recordings would lose more privacy than its policy allows
+    ├── LinkError                the way between a party and the coordinator
+    │   ├── CoordinatorUnreachable   nobody answers there
+    │   ├── CertificateRefused       one side does not accept the other's certificate
+    │   ├── AlreadyConnected         a node with this key is online elsewhere
+    │   ├── AlreadyRunning           another process works in the same state folder
+    │   └── FlowerChanged            the installed Flower is not the one whose inner interface is used here
+    ├── ServiceFailed            a process of the coordinator ended and cannot be kept up
     ├── UnsupportedEvent         an accountant was asked for the cost of something it has no theorem for
     └── GenerationError          the generator cannot do what was asked
 
@@ -112,6 +124,10 @@ class UnusableKey(InputError):
     """An identity key cannot be read, opened or written."""
 
 
+class ExpiredCertificate(UnusableKey):
+    """A TLS certificate is over, or not valid yet."""
+
+
 class WithdrawnRecording(InputError):
     """The audio is of a recording that its label has withdrawn for good."""
 
@@ -166,6 +182,10 @@ class CohortTooSmall(RoundError):
 
 class NodeFailed(RoundError):
     """A member of the cohort answered with an error."""
+
+
+class RunFailed(RoundError):
+    """A run ended before its rounds were done, and could not be gone on with."""
 
 
 class SealingCrashed(RoundError):
@@ -228,6 +248,10 @@ class OutOfTurn(ProtocolViolation):
     """An exchange came before the one it builds on, or after the round's end."""
 
 
+class UnknownMessage(ProtocolViolation):
+    """A message of a type that this party never takes; it was not read."""
+
+
 class UnsignedRoster(ProtocolViolation):
     """A roster lacks a party's signature, or carries a wrong one."""
 
@@ -280,8 +304,44 @@ class OutsideHours(PolicyRefusal):
     """The label's policy lets nobody train at this time of the day."""
 
 
+class NodePaused(PolicyRefusal):
+    """The label's engineer has paused the node."""
+
+
+class WrongClock(PolicyRefusal):
+    """This machine's clock and the coordinator's are too far apart to trust a deadline."""
+
+
 class BudgetExhausted(PolicyRefusal):
     """After this plan a recording would have lost more privacy than the label's policy allows."""
+
+
+class LinkError(PartbookError):
+    """The way between a party and the coordinator cannot be used."""
+
+
+class CoordinatorUnreachable(LinkError):
+    """Nobody answers at the coordinator's address."""
+
+
+class CertificateRefused(LinkError):
+    """One side does not accept the other's certificate."""
+
+
+class AlreadyConnected(LinkError):
+    """A node with this key is online elsewhere."""
+
+
+class AlreadyRunning(LinkError):
+    """Another process works in the same state folder."""
+
+
+class FlowerChanged(LinkError):
+    """The installed Flower is not the one whose inner interface is used here."""
+
+
+class ServiceFailed(PartbookError):
+    """A process of the coordinator ended and cannot be kept up."""
 
 
 class UnsupportedEvent(PartbookError):

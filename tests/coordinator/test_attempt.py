@@ -388,3 +388,60 @@ def test_a_finished_attempt_leaves_nothing(bench: Bench) -> None:
     bench.attempt.forget()
     bench.attempt.forget()
     assert not bench.path.exists()
+
+
+def leftovers(bench: Bench) -> set[str]:
+    return {path.name for path in bench.folder.iterdir() if path.name.startswith("attempt")}
+
+
+def test_contributions_wait_on_the_disk_and_the_sum_is_written_once(chunks: int, bench: Bench) -> None:
+    written: dict[str, int] = {}
+
+    def watch(kind: str, member: str, content: RecordDict) -> RecordDict:
+        if kind in (wire.PROCEED, wire.CONFIRM, wire.REVEAL):
+            assert not [path for path in bench.folder.glob("attempt.*/*") if path.stat().st_mode & 0o077]
+        if kind == wire.PROCEED:
+            assert not (bench.folder / "attempt.sums").exists(), "nothing is added before a contribution is whole"
+        if kind in (wire.CONFIRM, wire.REVEAL):
+            assert not (bench.folder / "attempt.parts").exists()
+            for path in (bench.folder / "attempt.sums").iterdir():
+                assert written.setdefault(path.name, path.stat().st_mtime_ns) == path.stat().st_mtime_ns
+        return content
+
+    bench.run(watch)
+    assert len(written) == chunks
+    assert bench.opened() == bench.opened() == bench.expected()
+    bench.attempt.forget()
+    assert leftovers(bench) == set()
+
+
+def test_what_a_killed_coordinator_left_of_a_sum_is_in_no_other(chunks: int, bench: Bench) -> None:
+    def lose(kind: str, member: str, content: RecordDict) -> RecordDict | None:
+        if kind == wire.CONFIRM:
+            raise Killed
+        return None if (kind, member) == (wire.PROCEED, "Bass") else content
+
+    with pytest.raises(Killed):
+        bench.run(lose)
+    later = bench.trio.plan(bench.plan.mode, threshold=2, nonce="1" * 32)
+    bench.plan, bench.attempt = later, Attempt(bench.trio.signed(later), bench.trio.roster, bench.trio.key, bench.path)
+    bench.run()
+    assert bench.survivors == MEMBERS
+    assert bench.opened() == bench.expected()
+
+
+@pytest.mark.parametrize("how", ["gone", "altered"])
+def test_a_sum_whose_file_is_not_what_was_written_is_named(chunks: int, bench: Bench, how: str) -> None:
+    bench.run()
+    path = bench.folder / "attempt.sums" / "sum-00001"
+    if how == "gone":
+        path.unlink()
+        with pytest.raises(AlteredFile, match="attempt"):
+            bench.resume()
+        return
+    altered = bytearray(path.read_bytes())
+    altered[-1] ^= 1
+    path.write_bytes(bytes(altered))
+    assert bench.resume() is not None
+    with pytest.raises(AlteredFile, match="sum-00001"):
+        bench.opened()

@@ -12,8 +12,10 @@ import pytest
 from flwr.app import RecordDict
 from trio import MEMBERS, Play, Trio
 
+from partbook.coordinator import totals
 from partbook.coordinator.attempt import AttemptRecord
 from partbook.coordinator.sealed import SealedSums
+from partbook.custodian import opening
 from partbook.custodian.opening import Custodian
 from partbook.errors import (
     AlteredCiphertext,
@@ -25,9 +27,10 @@ from partbook.errors import (
 )
 from partbook.identity.message import Message
 from partbook.model.adapter import state_hash, unflatten
+from partbook.node import label
 from partbook.node.label import LabelNode
 from partbook.plan import exchanges as e
-from partbook.plan import wire
+from partbook.plan import rounds, wire
 from partbook.plan.rounds import RoundPlan
 from partbook.simulation.parties import CUSTODIAN
 
@@ -332,3 +335,81 @@ def test_what_the_coordinator_keeps_of_a_sum_is_what_the_custodian_said(season: 
     message.check(season.trio.member_key(CUSTODIAN).public, e.OPENED, plan.context(), CUSTODIAN)
     assert e.Opened.of(message).sha256 == hashlib.sha256(parts[2]).hexdigest()
     assert len(parts) == 3
+
+
+def test_a_model_too_large_for_one_message_is_released_in_several(season: Season, monkeypatch) -> None:
+    size = len(season.trio.start)
+    monkeypatch.setattr(e, "PUBLISHED_NUMBERS", -(-size // 3))
+    season.play(1)
+    season.line.asked.clear()
+    adapter = season.sums.release(1, season.model, like(season))
+    assert state_hash(unflatten(adapter, like(season))) == season.model
+    assert season.line.asked.count((wire.PUBLISH, "Alto")) == 3
+
+    def late(kind: str, member: str, content: RecordDict) -> RecordDict | None:
+        if (kind, member) != (wire.PUBLISH, "Alto") or not content:
+            return content
+        return None if season.line.asked.count((wire.PUBLISH, "Alto")) == 2 else content
+
+    season.line.asked.clear()
+    season.line.tamper = late
+    assert np.array_equal(season.sums.release(1, season.model, like(season)), adapter)
+    asked = [member for kind, member in season.line.asked if kind == wire.PUBLISH]
+    assert asked == ["Alto"] * 2 + ["Bass"] * 3
+
+
+@pytest.fixture
+def chunked(trio: Trio, monkeypatch: pytest.MonkeyPatch) -> int:
+    elements = trio.plan("sealed").elements
+    for module in (rounds, totals, label, opening):
+        monkeypatch.setattr(module, "CHUNK", -(-elements // 3))
+    return 3
+
+
+def test_a_sum_is_opened_kept_and_handed_on_chunk_by_chunk(chunked: int, season: Season) -> None:
+    season.play(1)
+    assert season.line.asked.count((wire.OPEN, CUSTODIAN)) == chunked
+    assert [season.line.asked.count((wire.APPLY, member)) for member in MEMBERS] == [chunked] * 3
+    assert set(season.hashes().values()) == {season.model}
+    # Who has taken the step says so at the first chunk.
+    season.line.asked.clear()
+    assert season.sums.catch_up(1, AttemptRecord()) == dict.fromkeys(MEMBERS, season.model)
+    assert season.line.asked == [(wire.APPLY, member) for member in MEMBERS]
+
+
+def test_a_label_lost_between_two_chunks_takes_the_step_when_it_is_back(chunked: int, season: Season) -> None:
+    def lose(kind: str, member: str, content: RecordDict) -> RecordDict | None:
+        second = season.line.asked.count((wire.APPLY, "Tenor")) >= 2
+        return None if (kind, member) == (wire.APPLY, "Tenor") and second else content
+
+    season.line.tamper = lose
+    season.play(1)
+    assert season.record.dropped["Tenor"][0] == wire.APPLY
+    assert season.sums.behind(1)
+    season.line.tamper = lambda _kind, _member, content: content
+    assert season.sums.catch_up(1, AttemptRecord()) == dict.fromkeys(MEMBERS, season.model)
+    season.play(2)
+    assert set(season.hashes().values()) == {season.model}
+
+
+def test_a_label_that_says_held_for_ever_has_not_taken_the_step(chunked: int, season: Season) -> None:
+    def stall(kind: str, member: str, content: RecordDict) -> RecordDict:
+        if (kind, member) != (wire.APPLY, "Bass") or not content:
+            return content
+        context = Message.decode(wire.unpack(content)[0][0]).context
+        return wire.pack([e.write(season.trio.member_key("Bass"), e.HELD, context, "Bass")])
+
+    season.line.tamper = stall
+    season.play(1)
+    assert season.record.dropped["Bass"][0] == wire.APPLY
+    assert season.sums.behind(1)
+
+
+def test_a_cut_file_of_an_opened_sum_is_named(chunked: int, season: Season) -> None:
+    season.play(1)
+    (path,) = (season.folder / "sums").glob("*.opened")
+    whole = path.read_bytes()
+    for size in (0, 3, len(whole) - 1):
+        path.write_bytes(whole[:size])
+        with pytest.raises(AlteredFile, match="round-0001"):
+            season.sums.catch_up(1, AttemptRecord())

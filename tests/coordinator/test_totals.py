@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -5,6 +7,7 @@ from hypothesis import strategies as st
 from trio import MEMBERS, Play, Trio
 
 from partbook.coordinator import totals
+from partbook.coordinator.shelf import Shelf
 from partbook.coordinator.totals import MaskedTotal, SealedTotal, chunk_sizes
 from partbook.errors import AlteredCiphertext, CorruptMessage, ForeignSealKey, OutOfTurn, PartbookError
 from partbook.plan import rounds
@@ -44,35 +47,34 @@ def parts(plan: RoundPlan, vector: np.ndarray) -> list[np.ndarray]:
 
 @given(seed=st.integers(0, 2**32), parameters=st.integers(1, 170), count=st.integers(1, 6), stop=st.integers(0, 6))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=30)
-def test_masked_sums_are_exact_in_the_ring_through_a_restart(trio, seed, parameters, count, stop) -> None:
+def test_masked_sums_are_exact_in_the_ring_through_a_restart(trio, tmp_path, seed, parameters, count, stop) -> None:
     plan = trio.plan(parameters=parameters)
     random = np.random.default_rng(seed)
     vectors = random.integers(0, 2**32, (count, parameters), dtype=np.uint32)
-    total = MaskedTotal(plan)
+    shelf = Shelf(tmp_path / "sums")
+    shelf.clear()
+    total = MaskedTotal(plan, shelf)
     for index, vector in enumerate(vectors):
         for chunk, part in enumerate(parts(plan, vector)):
             total.check(chunk, part.astype("<u4").tobytes())
             total.add(chunk, part.astype("<u4").tobytes())
         if index == stop:
-            resumed = MaskedTotal(plan)
-            resumed.load(total.dump())
-            total = resumed
+            total = MaskedTotal(plan, another(shelf, tmp_path / "sums"))
     expected = [sum(column) % 2**32 for column in vectors.T.tolist()]
     assert total.numbers().tolist() == expected
 
 
 @pytest.mark.parametrize("stop", [0, 1, 2])
-def test_sealed_sums_are_exact_in_the_ring_through_a_restart(trio: Trio, keys, stop: int) -> None:
+def test_sealed_sums_are_exact_in_the_ring_through_a_restart(trio: Trio, keys, tmp_path: Path, stop: int) -> None:
     plan = trio.plan("sealed", parameters=230)
     secret, public = keys
     vectors = np.random.default_rng(stop).integers(0, plan.ring.modulus, (3, plan.elements), dtype=np.uint64)
-    total = SealedTotal(plan)
+    shelf = Shelf(tmp_path / "sums")
+    total = SealedTotal(plan, shelf)
     assert plan.chunks == 3
     for index, vector in enumerate(vectors):
         if index == stop:
-            resumed = SealedTotal(plan)
-            resumed.load(total.dump())
-            total = resumed
+            total = SealedTotal(plan, another(shelf, tmp_path / "sums"))
         for chunk, part in enumerate(parts(plan, vector)):
             blob = seal(public, part.copy())
             total.check(chunk, blob)
@@ -140,10 +142,26 @@ def test_a_sealed_chunk_of_another_form_or_key_is_refused_and_adds_nothing(trio:
     assert (open_chunk(secret, total.dump()[0]) == 2).all()
 
 
-def test_a_total_is_not_loaded_from_another_count_of_chunks(trio: Trio) -> None:
-    plan = trio.plan(parameters=130)
-    total = MaskedTotal(plan)
-    with pytest.raises(ValueError, match="argument"):
-        total.load(total.dump()[:-1])
-    with pytest.raises(CorruptMessage):
-        total.load([b"", *total.dump()[1:]])
+@pytest.mark.parametrize("mode", ["masked", "sealed"])
+def test_contributions_are_added_one_after_another_as_together(trio: Trio, keys, tmp_path: Path, mode: str) -> None:
+    plan = trio.plan(mode, parameters=130)
+    kind = MaskedTotal if mode == "masked" else SealedTotal
+    size = chunk_sizes(plan)[0]
+    parts = [np.full(size, number, plan.ring.dtype) for number in (1, 2, 3)]
+    blobs = [plan.ring.to_bytes(part) if mode == "masked" else seal(keys[1], part) for part in parts]
+    one, all_ = kind(plan), kind(plan, Shelf(tmp_path / "sums"))
+    for blob in blobs:
+        one.add(0, blob)
+    all_.add_all(0, iter(blobs))
+    assert one.dump() == all_.dump()
+    with pytest.raises(PartbookError):
+        all_.add_all(0, [blobs[0], blobs[1][:-1]])
+    assert one.dump() == all_.dump()
+
+
+def another(shelf: Shelf, folder: Path) -> Shelf:
+    """As another process goes on with it."""
+    shelf.flush()
+    found = Shelf(folder)
+    found.restore(shelf.digests)
+    return found

@@ -11,6 +11,7 @@ from partbook.errors import ConfigError, NodeFailed
 from partbook.identity.message import Message
 from partbook.plan import exchanges as e
 from partbook.plan import wire
+from partbook.plan.greeting import Greeter
 from partbook.plan.rounds import RoundPlan
 from partbook.sealing.blocks import SealedSum, seal
 from partbook.sealing.parameters import SealPublic
@@ -33,7 +34,7 @@ def values(trio: Trio, tmp_path) -> dict[str, str]:
 @pytest.fixture
 def office(trio: Trio, tmp_path):
     with InProcessGrid(app, {7: values(trio, tmp_path)}) as grid:
-        yield GridTransport(grid, (CUSTODIAN,))
+        yield GridTransport(grid, (CUSTODIAN,), Greeter(trio.key, trio.roster))
     close_custodians()
 
 

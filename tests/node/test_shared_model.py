@@ -7,6 +7,8 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from safetensors import safe_open
+from safetensors.numpy import save
 from trio import Trio
 
 from partbook.errors import AlteredFile, StalePlan, UnknownModel, ValueOutOfRange, VaultError
@@ -90,3 +92,52 @@ def test_a_full_disk_leaves_the_model_before(trio, tmp_path: Path, monkeypatch: 
         fresh.after(plan, total_of(plan, 1), 3).save(path)
     assert SharedModel.load(path, LIKE).round == 0
     assert [found.name for found in tmp_path.iterdir()] == ["model"]
+
+
+@pytest.mark.parametrize("scope", ["all", "norms"])
+@pytest.mark.parametrize("rule", ["momentum", "adam"])
+@given(cuts=st.lists(st.integers(0, 7), max_size=4), seed=st.integers(0, 2**32))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=10, deadline=None)
+def test_a_step_by_way_of_the_file_gives_the_bits_of_one_in_memory_however_it_is_cut(
+    trio, tmp_path: Path, scope: str, rule: str, cuts: list[int], seed: int
+) -> None:
+    path = tmp_path / "model"
+    path.unlink(missing_ok=True)
+    count = 7 if scope == "all" else 3
+    here = there = SharedModel.fresh(LIKE)
+    for number in (1, 2, 3):
+        plan = plan_from(trio, here, number, step=ServerStep(rule=rule, momentum=0.9, learning_rate=0.1))
+        plan = plan.model_copy(update={"scope": scope, "parameters": count})
+        total = np.random.default_rng(seed + number).integers(0, 3 * plan.grid.span + 1, count, dtype=np.uint64)
+        ends = sorted(min(cut, count) for cut in cuts)
+        here = here.after(plan, total, 3)
+        there = there.step_into(path, plan, np.split(total, ends), 3)
+        assert there.hash == here.hash
+        assert there.motion.steps == here.motion.steps
+        for array in ("velocity", "second"):
+            assert getattr(there.motion, array).tobytes() == getattr(here.motion, array).tobytes()
+        assert SharedModel.load(path, LIKE).hash == here.hash
+
+
+def test_the_file_is_one_that_safetensors_reads_and_writes(trio, tmp_path: Path) -> None:
+    path = tmp_path / "model"
+    fresh = SharedModel.fresh(LIKE)
+    plan = plan_from(trio, fresh, 1)
+    moved = fresh.step_into(path, plan, [total_of(plan, 1)], 3)
+    with safe_open(path, framework="numpy") as file:
+        arrays = {name: file.get_tensor(name) for name in ("adapter", "velocity", "second")}
+        about = file.metadata()
+    assert np.array_equal(arrays["adapter"], moved.adapter)
+    assert np.array_equal(arrays["velocity"], moved.motion.velocity)
+    path.write_bytes(save(arrays, metadata=about))
+    assert SharedModel.load(path, LIKE).hash == moved.hash
+
+
+def test_a_step_whose_sums_end_early_or_are_another_adapters_is_not_taken(trio, tmp_path: Path) -> None:
+    path, fresh = tmp_path / "model", SharedModel.fresh(LIKE)
+    plan = plan_from(trio, fresh, 1)
+    with pytest.raises(ValueError, match="were due"):
+        fresh.step_into(path, plan, [total_of(plan, 1)[:5]], 3)
+    with pytest.raises(UnknownModel, match="another count"):
+        fresh.step_into(path, plan.model_copy(update={"parameters": 6}), [total_of(plan, 1)[:6]], 3)
+    assert list(tmp_path.iterdir()) == []

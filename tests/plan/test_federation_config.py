@@ -77,3 +77,23 @@ def test_a_wrong_key_is_named(tmp_path: Path, text: str, key: str) -> None:
         FederationConfig.read(path)
     with pytest.raises(ConfigError, match=r"absent\.toml"):
         FederationConfig.read(tmp_path / "absent.toml")
+
+
+def test_relative_paths_begin_at_the_files_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "home").mkdir()
+    path = tmp_path / "home" / "federation.toml"
+    path.write_text(HEAD + "rounds = 3\nseal_key = '/keys/k'\nvalidation = '../public'\n" + DP)
+    monkeypatch.chdir(tmp_path)
+    config = FederationConfig.read(Path("home/federation.toml"))
+    assert config.roster == tmp_path / "home" / "r.toml"
+    assert config.seal_key == Path("/keys/k")
+    assert config.validation == tmp_path / "home" / ".." / "public"
+    assert config.base is None
+    assert config.patience == 120
+
+
+def test_patience_is_some_time(tmp_path: Path) -> None:
+    path = tmp_path / "federation.toml"
+    path.write_text(HEAD + "rounds = 3\nmode = 'masked'\npatience = 0\n" + DP)
+    with pytest.raises(ConfigError, match="patience"):
+        FederationConfig.read(path)

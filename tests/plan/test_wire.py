@@ -33,8 +33,6 @@ def test_a_record_that_the_protocol_does_not_know_is_refused(record: object) -> 
     for content in (wire.pack([b"x"]), wire.pack([b"x"], [b"y"])):
         with pytest.raises(CorruptMessage, match="extra"):
             wire.unpack(RecordDict({**content, "extra": record}), None, None)
-    with pytest.raises(CorruptMessage, match="extra"):
-        wire.unpack_member(RecordDict({**wire.pack_member("A"), "extra": record}))
 
 
 @pytest.mark.parametrize(
@@ -90,15 +88,6 @@ def test_a_broken_array_is_refused(data: bytes, stype: str) -> None:
     array = Array(dtype="uint8", shape=(3,), stype=stype, data=data)
     with pytest.raises(CorruptMessage):
         wire.unpack(with_blobs(**{"0": array}), None, None)
-
-
-def test_a_party_says_its_name_and_nothing_else() -> None:
-    assert wire.unpack_member(wire.pack_member("Alto")) == "Alto"
-    for record in ({"name": "A" * 201}, {"name": 3}, {"name": "A", "loss": 1.0}, {}):
-        with pytest.raises(CorruptMessage, match="name"):
-            wire.unpack_member(RecordDict({"member": ConfigRecord(record)}))
-    with pytest.raises(CorruptMessage):
-        wire.unpack_member(RecordDict())
 
 
 def test_a_refusal_is_a_name_and_a_sentence() -> None:

@@ -1,18 +1,59 @@
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
 import pytest
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from partbook.coordinator.grid import GridTransport
-from partbook.errors import NodeFailed
+from partbook.errors import NodeFailed, WrongClock
+from partbook.identity.keys import IdentityKey
+from partbook.identity.receiving import ReceivingKey
+from partbook.identity.roster import Custodian, Member, Roster
 from partbook.plan import wire
+from partbook.plan.greeting import Greeter, here
 from partbook.simulation.grid import Crossing, InProcessGrid
 
 app = ClientApp()
 
 
+KEYS = {name: IdentityKey.generate() for name in ("coordinator", "Alto", "Bass", "Broken", "Custodian", "Stranger")}
+
+
+def entry(name: str) -> Member:
+    return Member(name, KEYS[name].public, ReceivingKey.generate().public)
+
+
+def signed_by_all(roster: Roster) -> Roster:
+    for name in ("coordinator", "Alto", "Bass", "Broken", "Custodian"):
+        roster = roster.sign(name, KEYS[name])
+    return roster
+
+
+ROSTER = signed_by_all(
+    Roster(
+        "grid",
+        1,
+        KEYS["coordinator"].public,
+        tuple(map(entry, ("Alto", "Bass", "Broken"))),
+        Custodian("Custodian", KEYS["Custodian"].public, "0" * 64),
+    )
+)
+GREETER = Greeter(KEYS["coordinator"], ROSTER)
+
+
+def greeting(message: Message, name: str, clock: int = 0) -> Message:
+    (question,), _ = wire.unpack(message.content)
+    said = here(question, KEYS[name], ROSTER, name, int(time.time()) + clock)
+    return Message(wire.pack([said]), reply_to=message)
+
+
 @app.query("hello")
 def hello(message: Message, context: Context) -> Message:
-    return Message(wire.pack_member(str(context.node_config["member"])), reply_to=message)
+    return greeting(message, str(context.node_config["member"]))
 
 
 @app.query("count")
@@ -34,7 +75,7 @@ def transport(crossings: list[Crossing]):
     members = ("Alto", "Bass", "Broken")
     nodes = {10 + i: {"member": m} for i, m in enumerate((*members, "Stranger"))}
     with InProcessGrid(app, nodes, on_crossing=crossings.append) as grid:
-        yield GridTransport(grid, members)
+        yield GridTransport(grid, members, GREETER, patience=1.0)
 
 
 def test_members_are_known_by_the_names_they_give_and_strangers_are_not_heard(transport: GridTransport) -> None:
@@ -62,7 +103,7 @@ def test_every_message_is_seen_as_bytes_in_both_directions(transport: GridTransp
 
 
 def test_a_member_that_is_not_there_is_absent_from_the_answers(transport: GridTransport) -> None:
-    assert transport.exchange("query.count", {"Nobody": RecordDict()}, timeout=1) == {}
+    assert "Nobody" not in transport.exchange("query.count", {"Nobody": RecordDict()}, timeout=1)
 
 
 def test_some_nodes_may_run_another_app(crossings: list[Crossing]) -> None:
@@ -70,11 +111,11 @@ def test_some_nodes_may_run_another_app(crossings: list[Crossing]) -> None:
 
     @other.query("hello")
     def hello_too(message: Message, context: Context) -> Message:
-        return Message(wire.pack_member("Custodian"), reply_to=message)
+        return greeting(message, "Custodian")
 
     nodes = {10: {"member": "Alto"}, 11: {}}
     with InProcessGrid(app, nodes, others={11: other}, on_crossing=crossings.append) as grid:
-        assert GridTransport(grid, ("Alto", "Custodian")).members() == ["Alto", "Custodian"]
+        assert GridTransport(grid, ("Alto", "Custodian"), GREETER).members() == ["Alto", "Custodian"]
 
 
 def test_a_message_that_is_lost_is_never_seen_and_its_node_counts_as_away(crossings: list[Crossing]) -> None:
@@ -83,7 +124,7 @@ def test_a_message_that_is_lost_is_never_seen_and_its_node_counts_as_away(crossi
 
     nodes = {10: {"member": "Alto"}, 11: {"member": "Bass"}}
     with InProcessGrid(app, nodes, on_crossing=crossings.append, lost=lost) as grid:
-        transport = GridTransport(grid, ("Alto", "Bass"))
+        transport = GridTransport(grid, ("Alto", "Bass"), GREETER)
         answers = transport.exchange("query.count", {"Alto": RecordDict(), "Bass": RecordDict()}, timeout=10)
     assert isinstance(answers["Alto"], NodeFailed)
     assert "unavailable" in str(answers["Alto"])
@@ -94,7 +135,7 @@ def test_a_message_that_is_lost_is_never_seen_and_its_node_counts_as_away(crossi
 def test_a_name_belongs_to_the_first_node_that_gives_it(crossings: list[Crossing]) -> None:
     nodes = {10: {"member": "Alto"}, 11: {"member": "Alto"}, 12: {"member": "Bass"}}
     with InProcessGrid(app, nodes, on_crossing=crossings.append) as grid:
-        transport = GridTransport(grid, ("Alto", "Bass"))
+        transport = GridTransport(grid, ("Alto", "Bass"), GREETER)
         crossings.clear()
         answers = transport.exchange("query.count", {"Alto": RecordDict()}, timeout=10)
     assert set(answers) == {"Alto"}
@@ -111,4 +152,128 @@ def test_how_long_a_node_worked_is_told_with_its_answer(transport: GridTransport
 
 def test_members_that_never_come_are_not_waited_for_longer_than_patience_allows() -> None:
     with InProcessGrid(app, {10: {"member": "Alto"}}) as grid:
-        assert GridTransport(grid, ("Alto", "Bass"), patience=0.1).members() == ["Alto"]
+        assert GridTransport(grid, ("Alto", "Bass"), GREETER, patience=0.1).members() == ["Alto"]
+
+
+def test_a_name_without_its_key_is_nobody(crossings: list[Crossing]) -> None:
+    liar = ClientApp()
+
+    @liar.query("hello")
+    def lie(message: Message, context: Context) -> Message:
+        (question,), _ = wire.unpack(message.content)
+        return Message(
+            wire.pack([here(question, KEYS["Stranger"], ROSTER, "Bass", int(time.time()))]), reply_to=message
+        )
+
+    nodes = {10: {"member": "Alto"}, 11: {}}
+    with InProcessGrid(app, nodes, others={11: liar}) as grid:
+        assert GridTransport(grid, ("Alto", "Bass"), GREETER, patience=0.3).members() == ["Alto"]
+
+
+def test_an_answer_to_an_earlier_greeting_proves_nothing() -> None:
+    replayed: list[bytes] = []
+    parrot = ClientApp()
+
+    @parrot.query("hello")
+    def repeat(message: Message, context: Context) -> Message:
+        (question,), _ = wire.unpack(message.content)
+        if not replayed:
+            replayed.append(here(question, KEYS["Bass"], ROSTER, "Bass", int(time.time())))
+            return Message(RecordDict(), reply_to=message)
+        return Message(wire.pack(replayed), reply_to=message)
+
+    with InProcessGrid(parrot, {11: {}}) as grid:
+        assert GridTransport(grid, ("Bass",), GREETER, patience=0.3).members() == []
+        assert GridTransport(grid, ("Bass",), GREETER, patience=0.3).members() == []
+
+
+@pytest.mark.parametrize("clock", [-600, 600])
+def test_a_party_whose_clock_is_ten_minutes_off_says_so_and_takes_no_part(clock: int) -> None:
+    question = GREETER.question("0" * 32)
+    with pytest.raises(WrongClock, match=r"Alto is (59\d|60\d) s (behind|ahead of) the coordinator's"):
+        here(question, KEYS["Alto"], ROSTER, "Alto", int(time.time()) + clock)
+
+
+@dataclass
+class Told:
+    """Watches."""
+
+    present: list[list[str]] = field(default_factory=list)
+    said: list[tuple[str, str, str | None]] = field(default_factory=list)
+
+    def progress(self, progress: object) -> None:
+        raise AssertionError("the transport tells no progress")
+
+    def here(self, parties: Sequence[str]) -> None:
+        self.present.append(list(parties))
+
+    def asked(self, kind: str, parties: Sequence[str], sent: int) -> None:
+        self.said.append((kind, ",".join(parties), None))
+
+    def answered(self, kind: str, party: str, seconds: float, received: int, refusal: str | None) -> None:
+        self.said.append((kind, party, refusal))
+
+
+class Flickering(InProcessGrid):
+    """Its nodes in `away` are not online, and what was sent to them is lost."""
+
+    away: frozenset[int] = frozenset()
+
+    def get_node_ids(self) -> list[int]:
+        return [node for node in super().get_node_ids() if node not in self.away]
+
+
+def test_a_node_that_fell_away_is_greeted_and_asked_again_when_it_is_back() -> None:
+    told, lost = Told(), [True]
+
+    def gone(node_id: int, kind: str) -> bool:
+        if node_id != 10 or kind != "query.count" or not lost:
+            return False
+        lost.clear()
+        return True
+
+    nodes = {10: {"member": "Alto"}, 11: {"member": "Bass"}}
+    with InProcessGrid(app, nodes, lost=gone) as grid:
+        transport = GridTransport(grid, ("Alto", "Bass"), GREETER, grace=30, watch=told)
+        answers = transport.exchange("query.count", {"Alto": RecordDict(), "Bass": RecordDict()}, timeout=30)
+    assert [answers[name].config_records["n"]["n"] for name in ("Alto", "Bass")] == [1, 1]
+    assert told.present[-3:] == [["Alto", "Bass"], ["Bass"], ["Alto", "Bass"]]
+    assert told.said[0] == ("query.count", "Alto,Bass", None)
+    assert set(told.said[1:]) == {("query.count", "Alto", None), ("query.count", "Bass", None)}
+
+
+def test_a_party_that_is_away_is_waited_for_as_long_as_the_grace_and_no_longer() -> None:
+    nodes = {10: {"member": "Alto"}, 11: {"member": "Bass"}}
+    with Flickering(app, nodes) as grid:
+        transport = GridTransport(grid, ("Alto", "Bass"), GREETER, grace=1.5)
+        grid.away = frozenset({10})
+        asked = {"Alto": RecordDict(), "Bass": RecordDict()}
+        time.sleep(1.1)
+        for _ in range(2):
+            answers = transport.exchange("query.count", asked, timeout=30)
+        assert isinstance(answers["Alto"], NodeFailed)
+        assert isinstance(answers["Bass"], RecordDict)
+        grid.away = frozenset()
+        time.sleep(1.1)
+        transport.exchange("query.count", {"Bass": RecordDict()}, timeout=30)
+        assert isinstance(transport.exchange("query.count", asked, timeout=30)["Alto"], RecordDict)
+
+
+def test_a_question_that_stays_unanswered_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    from partbook.coordinator import grid as module
+
+    monkeypatch.setattr(module, "REPEAT_AFTER", 0.2)
+    swallowed = []
+
+    class Losing(InProcessGrid):
+        def pull_messages(self, message_ids):
+            for reply in super().pull_messages(message_ids):
+                if reply.metadata.message_type == "query.count" and not swallowed:
+                    swallowed.append(reply)
+                else:
+                    yield reply
+
+    with Losing(app, {10: {"member": "Alto"}}) as grid:
+        answers = GridTransport(grid, ("Alto",), GREETER).exchange("query.count", {"Alto": RecordDict()}, timeout=30)
+    assert swallowed
+    assert isinstance(answers["Alto"], RecordDict)

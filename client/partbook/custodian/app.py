@@ -42,7 +42,22 @@ def custodian_config(context: Context) -> CustodianConfig:
 
 def custodian(context: Context) -> Custodian:
     """The custodian of this context, opened once a process."""
-    config = custodian_config(context)
+    return open_custodian(custodian_config(context))
+
+
+def flower_config(config: CustodianConfig) -> dict[str, str | int | float | bool]:
+    """What `custodian_config` reads."""
+    return {
+        "custodian": config.name,
+        "roster": str(config.roster),
+        "identity": str(config.identity),
+        "secret": str(config.secret),
+        "record": str(config.record),
+    }
+
+
+def open_custodian(config: CustodianConfig) -> Custodian:
+    """The custodian of this configuration, opened once a process."""
     with _opening:
         if config not in _custodians:
             _custodians[config] = Custodian(config)
@@ -57,8 +72,8 @@ def close_custodians() -> None:
 
 @app.query("hello")
 def hello(message: Message, context: Context) -> Message:
-    """Say who this is."""
-    return answer(message, lambda: wire.pack_member(custodian(context).name))
+    """Prove who this is."""
+    return answer(message, lambda: wire.pack([custodian(context).greet(wire.unpack(message.content)[0][0])]))
 
 
 @app.query("open")

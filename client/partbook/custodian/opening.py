@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import threading
+import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -28,9 +29,11 @@ from partbook.errors import (
 )
 from partbook.identity.keys import IdentityKey
 from partbook.identity.message import COORDINATOR, Message
+from partbook.identity.passphrase import given_passphrase, passphrase_of
 from partbook.identity.roster import Roster
 from partbook.node.keeping import write_whole
 from partbook.plan import exchanges as e
+from partbook.plan.greeting import here
 from partbook.plan.rounds import RoundPlan
 from partbook.sealing.blocks import ChunkHead, open_chunk
 from partbook.sealing.parameters import SealSecret
@@ -91,8 +94,8 @@ class Custodian:
         """
         self._config = config
         self._roster = Roster.read(config.roster)
-        self._identity = IdentityKey.load(config.identity)
-        self._secret = SealSecret.read(config.secret, None)
+        self._identity = IdentityKey.load(config.identity, passphrase_of(config.identity))
+        self._secret = SealSecret.read(config.secret, given_passphrase())
         listed = self._roster.custodian
         if listed is None or (listed.name, listed.identity) != (config.name, self._identity.public):
             raise ConfigError(f"The roster {config.roster} does not name {config.name} with this key as its custodian.")
@@ -107,6 +110,10 @@ class Custodian:
     def name(self) -> str:
         """Its name in the roster."""
         return self._config.name
+
+    def greet(self, question: bytes) -> bytes:
+        """Prove to the coordinator who this is; see `partbook.plan.greeting.here`."""
+        return here(question, self._identity, self._roster, self.name, int(time.time()))
 
     def open(self, plan_message: bytes, request_data: bytes, blob: bytes) -> tuple[bytes, bytes]:
         """Open one chunk of a sum, for the labels.

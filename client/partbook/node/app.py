@@ -70,9 +70,38 @@ def node_config(context: Context) -> NodeConfig:
     )
 
 
+def flower_config(config: NodeConfig) -> dict[str, str | int | float | bool]:
+    """What `node_config` reads."""
+    values: dict[str, str | int | float | bool] = {
+        "member": config.member,
+        "vault": str(config.vault),
+        "roster": str(config.roster),
+        "identity": str(config.identity),
+        "base": str(config.base),
+    }
+    optional: dict[str, Path | int | None] = {
+        "receiving": config.receiving,
+        "seal-key": config.seal_key,
+        "state": config.state,
+        "policy": config.policy,
+        "ledger": config.ledger,
+        "journal": config.journal,
+        "key": config.key,
+        "seed": config.seed,
+    }
+    for key, value in optional.items():
+        if value is not None:
+            values[key] = value if isinstance(value, int) else str(value)
+    return values
+
+
 def label_node(context: Context) -> LabelNode:
     """The node of this context, opened once a process: rounds share its model and windows."""
-    config = node_config(context)
+    return open_node(node_config(context))
+
+
+def open_node(config: NodeConfig) -> LabelNode:
+    """The node of this configuration, opened once a process."""
     with _opening:
         if config not in _nodes:
             _nodes[config] = LabelNode(config)
@@ -89,8 +118,8 @@ def close_nodes() -> None:
 
 @app.query("hello")
 def hello(message: Message, context: Context) -> Message:
-    """Say which member this node is."""
-    return answer(message, lambda: wire.pack_member(node_config(context).member))
+    """Prove which member this node is."""
+    return _exchange(message, lambda data: label_node(context).greet(data))
 
 
 @app.train()

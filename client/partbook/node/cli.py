@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from partbook.node import budget_cli
+from partbook.node import budget_cli, running_cli
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -17,10 +17,15 @@ if TYPE_CHECKING:
     from partbook.vault.store import VaultSummary
 
 app = typer.Typer(
-    help="A label's side: ingest recordings, look after the vault and its privacy.",
+    help="A label's side: ingest recordings, take part in rounds, look after the vault and its privacy.",
     no_args_is_help=True,
     add_completion=False,
 )
+app.command()(running_cli.start)
+app.command()(running_cli.running)
+app.command()(running_cli.pause)
+app.command()(running_cli.resume)
+app.command()(running_cli.leave)
 app.command()(budget_cli.budget)
 app.command()(budget_cli.policy)
 app.command()(budget_cli.withdraw)

@@ -10,8 +10,6 @@ before a contribution leaves; neither can be reached from outside.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
 import json
 import threading
@@ -27,7 +25,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from partbook.errors import (
-    AlteredCiphertext,
     ConfigError,
     CorruptMessage,
     ForeignSealKey,
@@ -40,16 +37,20 @@ from partbook.errors import (
 )
 from partbook.identity.keys import IdentityKey
 from partbook.identity.message import COORDINATOR, Message
+from partbook.identity.passphrase import passphrase_of
 from partbook.identity.receiving import ReceivingKey
 from partbook.identity.roster import Roster
-from partbook.model.adapter import selection, state_hash, unflatten
+from partbook.model.adapter import in_scope, state_hash, unflatten
 from partbook.model.checkpoint import BASE, base_manifest
 from partbook.node.keeping import Keeping
 from partbook.node.learning import Learned, Learner
 from partbook.node.ledger import LEDGER_FILE, Ledger
+from partbook.node.opened_sum import OpenedSum
+from partbook.node.pausing import must_not_be_paused
 from partbook.node.policy import Policy
 from partbook.node.shared_model import SharedModel
 from partbook.plan import exchanges as e
+from partbook.plan.greeting import here
 from partbook.plan.rounds import RoundPlan
 from partbook.privacy.events import events_of
 from partbook.sealing.blocks import seal
@@ -128,8 +129,11 @@ class LabelNode:
         """
         self._config = config
         self._roster = Roster.read(config.roster)
-        self._identity = IdentityKey.load(config.identity)
-        self._receiving = None if config.receiving is None else ReceivingKey.load(config.receiving)
+        self._identity = IdentityKey.load(config.identity, passphrase_of(config.identity))
+        self._receiving = (
+            None if config.receiving is None else ReceivingKey.load(config.receiving, passphrase_of(config.receiving))
+        )
+        self._must_be_listed()
         self._seal_key = self._custodians_key()
         self._base_hash: str = base_manifest(config.base)["files"]["model.safetensors"]
         self._policy = Policy.in_force(config.vault, config.policy)
@@ -144,6 +148,7 @@ class LabelNode:
         self._vector: NDArray[np.uint32] | None = None
         self._question, self._answered_round = "", 0
         self._left: frozenset[str] = frozenset()  # hashes of earlier plans for the round in hand
+        self._closed = 0  # a round that this label has contributed to under an earlier version of the roster
         self._take_up()
         # Reading the model and training it in place is one activity; a second message waits.
         self._busy = threading.Lock()
@@ -157,6 +162,10 @@ class LabelNode:
     def member(self) -> str:
         """The label's name in the federation."""
         return self._config.member
+
+    def greet(self, question: bytes) -> bytes:
+        """Prove to the coordinator who this is; see `partbook.plan.greeting.here`."""
+        return here(question, self._identity, self._roster, self.member, int(time.time()))
 
     def train(self, plan_message: bytes, adapter: bytes | None) -> bytes:
         """Check a plan, train for it unless that was done for an earlier attempt, keep the quantised update.
@@ -177,6 +186,7 @@ class LabelNode:
             plan = e.read_plan(plan_message, self._roster)
             plan_hash = plan.hash()
             if self._plan is None or plan_hash != self._plan.hash():
+                must_not_be_paused(self._config.kept, self.member)
                 self._check(plan)
                 state = self._start(plan, adapter)
                 if plan.question() != self._question:
@@ -206,7 +216,7 @@ class LabelNode:
         with self._busy:
             self._current()[1].accept_inbox(inbox)
             assert self._vector is not None, "a plan is current only once there is a vector for it"
-            self._ledger.commit(self._question, hashlib.sha256(self._vector.tobytes()).hexdigest())
+            self._ledger.commit(self._question, hashlib.sha256(self._vector.data).hexdigest())
             return self._chunk(0)
 
     def proceed(self, request: bytes) -> tuple[bytes, bytes]:
@@ -230,10 +240,18 @@ class LabelNode:
             return self._kept_answer(lambda: machine.reveal(request))
 
     def apply(self, plan_message: bytes, opened: Sequence[bytes], blobs: Sequence[bytes]) -> bytes:
-        """Take the step that an opened sum leads to, once; returns the signed hash of the model after it.
+        """Keep chunks of an opened sum, and take the step that it leads to once all are here, once.
+
+        Args:
+            plan_message: the coordinator's signed plan.
+            opened, blobs: chunks, any number of them, in any order: what the custodian signed, and the encrypted bytes
+                that each of these vouches for.
+
+        Returns:
+            The signed hash of the model after the step; while chunks are missing, the signed `held`.
 
         Raises:
-            StalePlan, UnknownModel: the sum is not of the next round of the model held here.
+            UnknownModel: the sum is not of the next round of the model held here.
             CorruptMessage, BadSignature, AlteredCiphertext: it is not what the custodian opened.
         """
         with self._busy:
@@ -242,10 +260,14 @@ class LabelNode:
             if plan.mode != "sealed":
                 raise CorruptMessage("An opened sum was handed over for a round that is not sealed.")
             if plan.round > self._shared.round:
-                total, contributions = self._read_opened(plan, opened, blobs)
-                stepped = self._shared.after(plan, total, contributions)
-                stepped.save(self._config.model)
-                self._shared = stepped
+                total = self._opened_sum(plan)
+                total.take(opened, blobs)
+                self._shared.must_precede(plan)
+                if not total.whole:
+                    total.keep()
+                    return e.write(self._identity, e.HELD, plan.context(), self.member)
+                self._shared = self._shared.step_into(self._config.model, plan, total.numbers(), total.contributions())
+                total.remove()
             model = e.ModelHash(model=self._shared.hash)
             return e.write(self._identity, e.APPLIED, plan.context(), self.member, model)
 
@@ -267,10 +289,10 @@ class LabelNode:
             )
 
     def publish(self, plan_message: bytes, request: bytes) -> tuple[bytes, bytes]:
-        """Hand over the model, against the signatures of as many labels as a round needs.
+        """Hand over a stretch of the model, against the signatures of as many labels as a round needs.
 
         Raises:
-            CorruptMessage: too few labels endorsed this model.
+            CorruptMessage: too few labels endorsed this model, or it has no such stretch.
             StalePlan: the plan is not that of the round which led to it.
             ReleaseRefused: the label's policy releases nothing by itself.
         """
@@ -278,8 +300,8 @@ class LabelNode:
             plan = self._last_plan(plan_message)
             message = Message.decode(request)
             message.check(self._roster.coordinator, e.PUBLISH, plan.context(), COORDINATOR)
-            agreed = set()
-            for text in e.Publish.of(message).endorsements:
+            agreed, asked = set(), e.Publish.of(message)
+            for text in asked.endorsements:
                 endorsed = Message.decode(text.encode())
                 public = self._roster.member(endorsed.sender).identity
                 endorsed.check(public, e.ENDORSED, plan.context(), endorsed.sender)
@@ -292,7 +314,35 @@ class LabelNode:
                 )
             body = e.ModelHash(model=self._shared.hash)
             signed = e.write(self._identity, e.PUBLISHED, plan.context(), self.member, body)
-            return signed, self._shared.adapter.astype("<f4").tobytes()
+            start = asked.chunk * e.PUBLISHED_NUMBERS
+            stretch = self._shared.adapter[start : start + e.PUBLISHED_NUMBERS]
+            if not len(stretch):
+                raise CorruptMessage(f"Stretch {asked.chunk} of the model was asked for; it has fewer.")
+            return signed, stretch.astype("<f4").tobytes()
+
+    def leave(self) -> int:
+        """Destroy what was not handed over and give back what was reserved for it; returns how many rounds' that was."""
+        with self._busy:
+            reserved = sum(
+                debit.state == "reserved" and debit.federation == self._roster.federation
+                for debit in self._ledger.debits()
+            )
+            self._drop_unsent(self._roster.federation, "")
+            return reserved
+
+    def _must_be_listed(self) -> None:
+        """A node that signs with another key than its roster lists would be dropped from every round, as a forger."""
+        listed = self._roster.member(self.member)
+        if listed.identity != self._identity.public:
+            raise ConfigError(
+                f"identity: {self._config.identity} is not the key that the roster lists for {self.member}; use that "
+                "one, or have the roster changed."
+            )
+        if self._receiving is not None and listed.receiving != self._receiving.public:
+            raise ConfigError(
+                f"receiving: {self._config.receiving} is not the key that the roster lists for {self.member}: what is "
+                "sealed to it could not be opened. Use that one, or have the roster changed."
+            )
 
     def _check(self, plan: RoundPlan) -> None:
         if self.member not in plan.cohort:
@@ -311,6 +361,11 @@ class LabelNode:
             raise StalePlan(
                 f"{self.member} has already trained for round {self._answered_round}; it answers one question a round, "
                 f"and round {plan.round} asks another. Go on with the next round."
+            )
+        if plan.round == self._closed:
+            raise StalePlan(
+                f"{self.member} contributed to round {plan.round} under an earlier version of the roster. A second sum "
+                "of the same updates, of other members, could differ from it by a single one; plan the next round."
             )
         if plan.hash() in self._left:
             raise StalePlan(
@@ -370,7 +425,7 @@ class LabelNode:
                 raise CorruptMessage(
                     "The adapter received is not the one the plan names; the coordinator must re-send it."
                 )
-        if len(selection(state, plan.scope)) != plan.parameters:
+        if sum(state[name].numel() for name in in_scope(state, plan.scope)) != plan.parameters:
             raise UnknownModel(f"Round {plan.round} is for {plan.parameters} numbers; the adapter has another count.")
         return state
 
@@ -399,7 +454,7 @@ class LabelNode:
         self._learner.keep(self._ledger.join(self._learner.recordings))
         learned = self._learner.learn(plan, state)
         head = json.dumps({"question": question, "round": plan.round}).encode()
-        self._kept.put(_VECTOR, len(head).to_bytes(4, "big") + head + learned.vector.tobytes())
+        self._kept.put(_VECTOR, len(head).to_bytes(4, "big"), head, learned.vector.data)
         self._vector, self._question, self._answered_round = learned.vector, question, plan.round
         self._note(plan, learned)
 
@@ -439,36 +494,11 @@ class LabelNode:
         self._keep_exchange()
         return answer
 
-    def _read_opened(
-        self, plan: RoundPlan, opened: Sequence[bytes], blobs: Sequence[bytes]
-    ) -> tuple[NDArray[np.uint64], int]:
-        """The integer sums (d,) and the number of contributions, out of what the custodian opened."""
+    def _opened_sum(self, plan: RoundPlan) -> OpenedSum:
         custodian = self._roster.custodian
         if custodian is None or self._receiving is None:
             raise ConfigError(f"{self.member} has no receiving key, or its roster no custodian; name them.")
-        if len(opened) != plan.chunks or len(blobs) != plan.chunks:
-            raise CorruptMessage(f"The opened sum has {len(blobs)} chunks, {plan.chunks} belong to it.")
-        parts, contributions = [], set[int]()
-        for index, (data, blob) in enumerate(zip(opened, blobs, strict=True)):
-            message = Message.decode(data)
-            message.check(custodian.identity, e.OPENED, plan.context(), custodian.name)
-            body = e.Opened.of(message)
-            if body.chunk != index or hashlib.sha256(blob).hexdigest() != body.sha256:
-                raise AlteredCiphertext(f"Chunk {index} of the opened sum is not what the custodian signed.")
-            if self.member not in body.keys:
-                raise CorruptMessage(f"The custodian wrapped no key to {self.member}; is it in the roster's version?")
-            try:
-                wrapped = base64.b64decode(body.keys[self.member], validate=True)
-            except binascii.Error as error:
-                raise CorruptMessage("The wrapped key of the opened sum is not base64.") from error
-            key = self._receiving.open(wrapped, e.opened_info(plan.context(), index, self.member))
-            plain = e.decrypt_sum(key, plan.context(), index, blob)
-            parts.append(plan.ring.from_bytes(plain, min(CHUNK, plan.elements - index * CHUNK)))
-            contributions.add(body.contributions)
-        (count,) = contributions if len(contributions) == 1 else (0,)
-        if not plan.threshold <= count <= len(plan.cohort):
-            raise CorruptMessage("The custodian names a number of contributions that the plan does not allow.")
-        return plan.packing.unpack(np.concatenate(parts), plan.parameters, count).astype(np.uint64), count
+        return OpenedSum(self._config.kept / "opened", plan, self.member, self._receiving, custodian, CHUNK)
 
     def _current(self) -> tuple[RoundPlan, NodeRound]:
         if self._plan is None or self._round is None:
@@ -486,7 +516,7 @@ class LabelNode:
 
     def _store(self, plan: RoundPlan, machine: NodeRound, left: frozenset[str]) -> None:
         head = json.dumps({"plan": plan.encode().decode(), "left": sorted(left)}).encode()
-        self._kept.put(_EXCHANGE, len(head).to_bytes(4, "big") + head + machine.dump())
+        self._kept.put(_EXCHANGE, len(head).to_bytes(4, "big"), head, machine.dump())
 
     def _take_up(self) -> None:
         """Go on where the last process ended."""
@@ -507,9 +537,12 @@ class LabelNode:
             head, rest = _split(kept)
             about = json.loads(head)
             plan = RoundPlan.decode(about["plan"].encode())
-            if plan.question() == self._question and plan.roster == self._roster.hash:
+            if plan.question() == self._question and plan.roster != self._roster.hash:
+                # What was masked for the earlier cohort may have been opened: only what never left is sent to another.
+                self._closed = plan.round if self._ledger.state(self._question) == "committed" else 0
+            elif plan.question() == self._question:
                 self._plan, self._left = plan, frozenset(about["left"])
-                self._round = NodeRound.load(plan.session(self._roster), self._identity, rest)
+                self._round = NodeRound.load(plan.session(self._roster), self._identity, bytes(rest))
 
     def _custodians_key(self) -> SealPublic | None:
         if self._config.seal_key is None:
@@ -535,6 +568,6 @@ class LabelNode:
             raise VaultError(f"{self._config.journal} cannot be written ({error.strerror}).") from error
 
 
-def _split(kept: bytes) -> tuple[bytes, bytes]:
+def _split(kept: bytearray) -> tuple[bytes, memoryview]:
     size = int.from_bytes(kept[:4], "big")
-    return kept[4 : 4 + size], kept[4 + size :]
+    return bytes(kept[4 : 4 + size]), memoryview(kept)[4 + size :]

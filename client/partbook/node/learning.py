@@ -4,6 +4,10 @@
     local         DP-SGD with this node's own noise; clip what it led to; round
     plain         train; clip; round
 
+Where there is noise, recordings are spread over all the devices there are (`Spread`), and the noise is added here,
+once. Plain training is a few steps of one optimiser on mixed batches, for tests and simulations: it stays on the first
+device.
+
 Where there is noise, everything is drawn from the system's generator: were the choice of windows known, one recording
 more would be seen to change which windows the others are trained on. A seed, for simulations that can be repeated,
 is for plain training alone.
@@ -11,9 +15,10 @@ is for plain training alone.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,14 +30,16 @@ from torch import Tensor
 from partbook.errors import InputError
 from partbook.model.adapter import adapter_state, attach
 from partbook.model.checkpoint import load_model, load_tokenizer
-from partbook.model.transformer import pick_device
+from partbook.model.transformer import PartbookModel
 from partbook.plan.rounds import RoundPlan
 from partbook.plan.training import DistributedDp, LocalDp, PlainTraining
 from partbook.privacy.mechanism import NoisyGrid
 from partbook.secagg.grid import Grid
+from partbook.training.devices import devices_of, take_share
 from partbook.training.examples import Examples
 from partbook.training.local import local_update
 from partbook.training.per_recording import Observed, dp_sgd, drawn_sum
+from partbook.training.spread import Spread
 from partbook.vault.store import Vault
 
 
@@ -56,7 +63,16 @@ class Learned:
 class Learner:
     """The model, and the recordings of one vault that are not withdrawn."""
 
-    def __init__(self, base: Path, vault: Path, key: Path | None, *, seed: str | None, gpu_share: float = 1.0) -> None:
+    def __init__(
+        self,
+        base: Path,
+        vault: Path,
+        key: Path | None,
+        *,
+        seed: str | None,
+        gpu_share: float = 1.0,
+        devices: Sequence[str] | None = None,
+    ) -> None:
         """Load the base model and the vault's recordings.
 
         Args:
@@ -64,16 +80,22 @@ class Learner:
             vault: folder of the vault.
             key: its key file; inside the vault where None.
             seed: of windows and rounding in plain training; drawn from the system where None.
-            gpu_share: of the accelerator's memory, at most; 0 keeps off it.
+            gpu_share: of each accelerator's memory, at most; 0 keeps off them.
+            devices: what to train on; see `devices_of`.
 
         Raises:
             InputError: the vault is empty.
+            ConfigError: a device cannot be used.
             VaultError, AlteredFile: the vault or the model cannot be opened.
         """
-        device = pick_device() if gpu_share else torch.device("cpu")
-        if device.type == "cuda":
-            torch.cuda.set_per_process_memory_fraction(gpu_share)
-        self._model = attach(load_model(base)).to(device)
+        found = devices_of(devices, gpu_share)
+        self._device = found[0]
+        take_share(self._device, gpu_share)
+        self._model = attach(load_model(base))
+        # Workers have replicas of their own: what this process took of a device would come on top of their share.
+        self._spread = Spread(self._model, found, gpu_share=gpu_share) if len(found) > 1 else None
+        if self._spread is None:
+            self._model.to(self._device)
         self._tokenizer = load_tokenizer(base)
         self._vault, self._key, self._seed = vault, key, seed
         self.like: dict[str, Tensor] = adapter_state(self._model)
@@ -89,11 +111,17 @@ class Learner:
         if set(recordings) != set(self.recordings):
             self._examples = self._cut(set(self.recordings) - set(recordings))
 
+    def close(self) -> None:
+        """End the processes on other devices, if there are any; they start anew when they are needed."""
+        if self._spread is not None:
+            self._spread.close()
+
     def learn(self, plan: RoundPlan, state: dict[str, Tensor]) -> Learned:
         """The answer to a plan, from the adapter it starts from; it is never the same twice.
 
         Raises:
             ValueOutOfRange: training led to something that is no number.
+            TrainingCrashed: a process on one of several devices ended. Nothing has left, so asking again is safe.
         """
         training, grid = plan.training, plan.grid
         if isinstance(training, DistributedDp):
@@ -110,13 +138,15 @@ class Learner:
                 _system(),
                 plan.local_grid,
                 scope=plan.scope,
+                spread=self._spread,
             )
             observed = steps.observed
             return Learned(grid.quantise(steps.vector), observed.loss, observed.norm, observed.recordings)
         assert isinstance(training, PlainTraining), "there is no other kind"
-        update = local_update(
-            self._model, state, self._examples, training, self._tokenizer.pad, self._random(plan), scope=plan.scope
-        )
+        with self._on_one_device() as model:
+            update = local_update(
+                model, state, self._examples, training, self._tokenizer.pad, self._random(plan), scope=plan.scope
+            )
         vector = grid.quantise(update.vector, self._words(plan))
         return Learned(vector, update.loss, update.norm, len(self.recordings))
 
@@ -125,9 +155,29 @@ class Learner:
     ) -> Learned:
         observed, pad = Observed(training.clip), self._tokenizer.pad
         total = drawn_sum(
-            self._model, state, self._examples, training, pad, _system(), grid, observed, scope=plan.scope
+            self._model,
+            state,
+            self._examples,
+            training,
+            pad,
+            _system(),
+            grid,
+            observed,
+            scope=plan.scope,
+            spread=self._spread,
         )
         return Learned(grid.contribution(total), observed.loss, observed.norm, observed.recordings)
+
+    @contextlib.contextmanager
+    def _on_one_device(self) -> Iterator[PartbookModel]:
+        """The model on the first device, which workers, if there are any, leave to this process meanwhile."""
+        self.close()
+        try:
+            yield self._model.to(self._device)
+        finally:
+            if self._spread is not None:
+                self._model.to("cpu")
+                torch.cuda.empty_cache()
 
     def _cut(self, withdrawn: set[str]) -> Examples:
         with Vault.open(self._vault, self._key) as vault:

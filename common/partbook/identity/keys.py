@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -103,6 +104,14 @@ class IdentityKey:
     def generate(cls) -> IdentityKey:
         """A new key from the operating system's random numbers."""
         return cls(ec.generate_private_key(ec.SECP256R1()))
+
+    def certify(self, builder: x509.CertificateBuilder) -> x509.Certificate:
+        """A TLS certificate issued by this key (see `partbook.identity.tls`).
+
+        What is signed is a DER sequence, which begins with 0x30; what `sign` covers begins with the length of a domain,
+        whose first byte is 0. Neither can pass for the other.
+        """
+        return builder.sign(self._private, hashes.SHA256())
 
     @classmethod
     def load(cls, path: Path, passphrase: bytes | None = None) -> IdentityKey:

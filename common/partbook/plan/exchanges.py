@@ -10,11 +10,12 @@ The exchanges of the sum itself are `partbook.secagg.messages`.
 | `proceed`   | coordinator | send the next chunk                                                     |
 | `open`      | coordinator | to the custodian: open this chunk of the sum; these members agreed      |
 | `opened`    | custodian   | to the labels: the sum, encrypted under a key wrapped to each of them   |
+| `held`      | node        | kept that chunk of the opened sum; others are missing                   |
 | `applied`   | node        | the hash of the model that the sum led to                               |
 | `endorse`   | coordinator | may this model be released?                                             |
 | `endorsed`  | node        | it may                                                                  |
-| `publish`   | coordinator | enough labels say so: hand it over                                      |
-| `published` | node        | the model                                                               |
+| `publish`   | coordinator | enough labels say so: hand over this stretch of it                      |
+| `published` | node        | the model's hash, beside that stretch                                   |
 """
 
 from __future__ import annotations
@@ -39,11 +40,15 @@ BEGIN: Final = "begin"
 PROCEED: Final = "proceed"
 OPEN: Final = "open"
 OPENED: Final = "opened"
+HELD: Final = "held"
 APPLIED: Final = "applied"
 ENDORSE: Final = "endorse"
 ENDORSED: Final = "endorsed"
 PUBLISH: Final = "publish"
 PUBLISHED: Final = "published"
+
+PUBLISHED_NUMBERS: Final = 2**22
+"""Of the model's numbers, so many in one message: as many bytes as a sealed chunk."""
 
 _NONCE: Final = bytes(12)  # every key here encrypts one thing only
 
@@ -89,9 +94,10 @@ class ModelHash(Body):
 
 
 class Publish(Body):
-    """Signed `endorsed` messages."""
+    """Signed `endorsed` messages, and which stretch of `PUBLISHED_NUMBERS` comes next."""
 
     endorsements: Signed
+    chunk: Count = 0
 
 
 def write_plan(key: IdentityKey, plan: RoundPlan) -> bytes:

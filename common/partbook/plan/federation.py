@@ -1,4 +1,4 @@
-"""The coordinator's configuration: one TOML file, checked when it is read."""
+"""The coordinator's configuration: one TOML file, checked when it is read. Paths in it are relative to the file."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ class FederationConfig(BaseModel):
         base: folder of the base model; the shipped one where not given.
         state: folder for checkpoints and the global adapter.
         validation: folder of public recordings, a sub-folder per label; may be absent.
-        timeout: seconds to wait for one exchange.
+        timeout: seconds to wait for one exchange in which members train.
+        patience: seconds to wait for any other exchange, and for parties that are not there or fell away.
         scope: which of the adapter's numbers are trained.
         training: what nodes do, and with which noise; `partbook privacy plan` writes this section.
         step: how the average moves the adapter.
@@ -47,6 +48,7 @@ class FederationConfig(BaseModel):
     state: Path
     validation: Path | None = None
     timeout: Annotated[float, Field(gt=0)] = 3600.0
+    patience: Annotated[float, Field(gt=0)] = 120.0
     scope: Scope = "all"
     training: Training
     step: ServerStep = ServerStep()
@@ -66,21 +68,23 @@ class FederationConfig(BaseModel):
 
     @classmethod
     def read(cls, path: Path) -> FederationConfig:
-        """Read a TOML file.
+        """Read a TOML file; relative paths in it begin at its folder.
 
         Raises:
             ConfigError: the file is missing, is not TOML, or a key is wrong; the message names the key.
         """
         try:
-            return cls.model_validate(tomllib.loads(path.read_text()))
+            found = cls.model_validate(tomllib.loads(path.read_text()))
         except OSError as error:
             raise ConfigError(f"{path} cannot be read ({error.strerror}); give the coordinator's TOML file.") from error
-        except tomllib.TOMLDecodeError as error:
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise ConfigError(f"{path} is not TOML: {error}.") from error
         except ValidationError as error:
             first = error.errors()[0]
             key = ".".join(map(str, first["loc"])) or "seal_key"
             raise ConfigError(f"{path}: {key}: {first['msg']}.") from error
+        home = path.resolve().parent
+        return found.model_copy(update={name: home / value for name, value in found if isinstance(value, Path)})
 
     def write(self, path: Path) -> None:
         """Write the file that `read` reads."""

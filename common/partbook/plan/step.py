@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from partbook.plan.rounds import RoundPlan, ServerStep
 from partbook.plan.training import DistributedDp
-from partbook.privacy.mechanism import NoisyGrid
+from partbook.secagg.grid import decoded
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ def mean_update(
     """The average update, (d,): over contributions, or with distributed noise over the plan's public batch.
 
     Args:
-        total: exact integer sums of quantised numbers, (d,).
+        total: exact integer sums of quantised numbers, (d,), or any stretch of them, which gives that stretch.
         contributions: how many were added.
         plan: the round's.
 
@@ -50,12 +50,10 @@ def mean_update(
         ValueOutOfRange: a sum is larger than so many contributions can make it.
     """
     grid, training = plan.grid, plan.training
-    if isinstance(training, DistributedDp):
-        assert isinstance(grid, NoisyGrid), "the plan's noise says how its integers are read"
-        # Never by a true count: how many recordings were drawn is not anybody's to know (PROTOCOL §3).
-        return grid.decode(total, contributions) / training.batch
-    assert not isinstance(grid, NoisyGrid), "as above"
-    return grid.dequantise_sum(total, contributions) / contributions
+    mean = decoded(total, contributions, grid.largest, grid.scale)
+    # Never by a true count: how many recordings were drawn is not anybody's to know (PROTOCOL §3).
+    mean /= training.batch if isinstance(training, DistributedDp) else contributions
+    return mean
 
 
 def step(

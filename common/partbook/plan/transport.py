@@ -30,7 +30,7 @@ class Transport(Protocol):
             timeout: seconds to wait in all.
 
         Returns:
-            Per member that answered, the content, or the exception that says why there is none. Members that
-            stayed silent are absent. Never raises for a member's sake.
+            Per member that answered, the content, or the exception that says why there is none. Members
+            of whom nothing is known may be absent. Never raises for a member's sake.
         """
         ...

@@ -5,7 +5,7 @@ for by their SHA-256. Unpacking refuses anything beside them, and a wrong number
 
 | kind (Flower message type) | to the node                        | back                                              |
 |----------------------------|------------------------------------|---------------------------------------------------|
-| `query.hello`              | nothing                            | the party's name                                  |
+| `query.hello`              | `hello`                            | `here`                                            |
 | `train`                    | `plan`; masked: the adapter        | `ready`                                           |
 | `query.advertise`          | `begin`                            | `advertise`                                       |
 | `query.share`              | `keys`                             | `shares`                                          |
@@ -13,13 +13,14 @@ for by their SHA-256. Unpacking refuses anything beside them, and a wrong number
 | `query.proceed`            | `proceed`                          | `contribution`; that chunk                        |
 | `query.confirm`            | `survivors`                        | `confirmed`                                       |
 | `query.reveal`             | `reveal`                           | `revealed`                                        |
-| `query.apply` (sealed)     | `plan`, `opened` …; encrypted sum  | `applied`                                         |
+| `query.apply` (sealed)     | `plan`, `opened`; its chunk        | `held`; after the last chunk `applied`            |
 | `query.endorse` (sealed)   | `plan`, `endorse`                  | `endorsed`                                        |
-| `query.publish` (sealed)   | `plan`, `publish`                  | `published`; the adapter                          |
+| `query.publish` (sealed)   | `plan`, `publish`                  | `published`; that stretch of the adapter          |
 | `query.open` (custodian)   | `plan`, `open`; the sealed sum     | `opened`; the sum, encrypted to the labels        |
 
 Any answer may instead be a refusal: an error's name and one sentence. No loss, no count, no time, no token, no mel
-and no audio has a field here (`partbook.secagg.messages` and `partbook.plan.exchanges` list every field).
+and no audio has a field here (`partbook.secagg.messages`, `partbook.plan.exchanges` and `partbook.plan.greeting` list
+every field).
 """
 
 from __future__ import annotations
@@ -45,28 +46,10 @@ ENDORSE: Final = "query.endorse"
 PUBLISH: Final = "query.publish"
 OPEN: Final = "query.open"
 KINDS: Final = (HELLO, TRAIN, ADVERTISE, SHARE, CONTRIBUTE, PROCEED, CONFIRM, REVEAL, OPEN, APPLY, ENDORSE, PUBLISH)
+TO_LABELS: Final = frozenset(KINDS) - {OPEN}  # all that a label's node takes
+TO_CUSTODIANS: Final = frozenset({HELLO, OPEN})
 
 REFUSAL_LIMIT: Final = 500  # characters of a refusal's reason
-
-
-def pack_hello() -> RecordDict:
-    """Coordinator → party: who are you?"""
-    return RecordDict()
-
-
-def pack_member(name: str) -> RecordDict:
-    """Party → coordinator: the name under which it is enrolled."""
-    return RecordDict({"member": ConfigRecord({"name": name})})
-
-
-def unpack_member(content: RecordDict) -> str:
-    """The name in an answer to `query.hello`."""
-    _only(content, {"member"})
-    record = content.config_records.get("member")
-    value = None if record is None or set(record) != {"name"} else record["name"]
-    if not isinstance(value, str) or len(value) > 200:
-        raise CorruptMessage("The answer to `query.hello` must hold exactly a name.")
-    return value
 
 
 def pack(signed: Sequence[bytes], blobs: Sequence[bytes] = ()) -> RecordDict:

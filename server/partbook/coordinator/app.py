@@ -7,8 +7,8 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from flwr.app import Context
@@ -16,20 +16,29 @@ from flwr.serverapp import Grid, ServerApp
 
 from partbook.coordinator.grid import GridTransport
 from partbook.coordinator.rounds import Coordinator, Progress
+from partbook.coordinator.watching import Unwatched, Watch
 from partbook.errors import ConfigError
 from partbook.plan.federation import FederationConfig
 
-log = logging.getLogger(__name__)
+
+class _Told(Unwatched):
+    """Progress alone, for whoever runs a simulation."""
+
+    def __init__(self, on_progress: Callable[[Progress], None]) -> None:
+        self._tell = on_progress
+
+    def progress(self, progress: Progress) -> None:
+        """See `Watch`."""
+        self._tell(progress)
 
 
-def _log_progress(progress: Progress) -> None:
-    record = progress.record
-    if record is not None:
-        log.info("round %d of %d done: %s", progress.round, progress.rounds, record.validation)
+def make_app(on_progress: Callable[[Progress], None] | None = None, *, patient: bool = False) -> ServerApp:
+    """A ServerApp of the round loop.
 
-
-def make_app(on_progress: Callable[[Progress], None] = _log_progress) -> ServerApp:
-    """A ServerApp whose loop reports to `on_progress`."""
+    Args:
+        on_progress: told where the loop is; `state/status.json` and its curves where not given.
+        patient: wait `config.patience` seconds for parties that are not there, or fall away. A simulation does not.
+    """
     application = ServerApp()
 
     @application.main()
@@ -38,10 +47,34 @@ def make_app(on_progress: Callable[[Progress], None] = _log_progress) -> ServerA
         if not isinstance(path, str):
             raise ConfigError("The run configuration lacks `federation`; give the path of the coordinator's TOML file.")
         config = FederationConfig.read(Path(path))
-        coordinator = Coordinator(config, on_progress)
-        coordinator.run(GridTransport(grid, coordinator.parties))
+        with _watching(config, on_progress) as watch:
+            try:
+                coordinator = Coordinator(config, watch.progress)
+                limits = dict.fromkeys(("patience", "grace", "short"), config.patience) if patient else {}
+                transport = GridTransport(grid, coordinator.parties, coordinator.greeter, watch=watch, **limits)
+                coordinator.run(transport)
+            except Exception as error:
+                if patient:
+                    from partbook.coordinator.failure import write_failure
+
+                    write_failure(config.state, error)
+                raise
 
     return application
 
 
-app = make_app()
+@contextmanager
+def _watching(config: FederationConfig, on_progress: Callable[[Progress], None] | None) -> Iterator[Watch]:
+    """Who is told; for an operator's run that is a log, a status file and curves."""
+    if on_progress is not None:
+        yield _Told(on_progress)
+        return
+    from partbook import logs
+    from partbook.coordinator.status import StatusWriter
+
+    logs.configure("coordinator", "coordinator", as_json=True)
+    with closing(StatusWriter.of(config)) as writer:
+        yield writer
+
+
+app = make_app(patient=True)

@@ -9,6 +9,10 @@
 
 A member that does not answer, or answers wrongly, is dropped from there on; fewer than the threshold end the attempt
 by name. The state is on the disk after every exchange, so a coordinator that is killed goes on with the attempt.
+
+    attempt        plan, messages and record; written anew each time
+    attempt.sums   the sum's chunks, written once, before the file above says that they are whole
+    attempt.parts  chunks of contributions that are not whole yet; a coordinator that is killed asks for them again
 """
 
 from __future__ import annotations
@@ -22,7 +26,8 @@ from typing import TypeAlias, TypeVar
 
 from flwr.app import RecordDict
 
-from partbook.coordinator.checkpoints import replace_file
+from partbook.coordinator.disk import replace_file
+from partbook.coordinator.shelf import Shelf
 from partbook.coordinator.totals import MaskedTotal, SealedTotal
 from partbook.errors import AlteredFile, CohortTooSmall, CorruptMessage, NodeFailed, PartbookError
 from partbook.identity.keys import IdentityKey
@@ -87,11 +92,32 @@ class Attempt:
         self._session = self.plan.session(roster)
         self.record = AttemptRecord()
         self.machine = CoordinatorRound(self._session, key, chunks=self.plan.chunks, seal_key=self.plan.seal_key)
+        self._sums = Shelf(path.with_name(f"{path.name}.sums"))
+        # Where a contribution is one message, an exchange's answers lie in memory together anyhow.
+        self._parts = Shelf(None if self.plan.chunks == 1 else path.with_name(f"{path.name}.parts"))
         self.total: MaskedTotal | SealedTotal = (
-            MaskedTotal(self.plan) if self.plan.mode == "masked" else SealedTotal(self.plan)
+            MaskedTotal(self.plan, self._sums) if self.plan.mode == "masked" else SealedTotal(self.plan, self._sums)
         )
         self._ready: list[str] = []
         self._unmasked = False
+
+    @staticmethod
+    def plan_at(path: Path) -> RoundPlan | None:
+        """The plan of the attempt whose state is at `path`, for whatever roster it is; None where there is none.
+
+        Raises:
+            AlteredFile: the state is broken.
+        """
+        try:
+            data = path.read_bytes()
+            size = int.from_bytes(data[:8], "big")
+            start = 8 + size
+            message = Message.decode(data[start : start + json.loads(data[8:start])["parts"][0]])
+            return RoundPlan.decode(e.PlanText.of(message).text.encode())
+        except FileNotFoundError:
+            return None
+        except (ValueError, KeyError, TypeError, IndexError, PartbookError) as error:
+            raise AlteredFile(f"{path} holds a broken attempt ({error}); remove it to start again.") from error
 
     @classmethod
     def resume(cls, path: Path, roster: Roster, key: IdentityKey) -> Attempt | None:
@@ -114,11 +140,13 @@ class Attempt:
             for length in head["parts"]:
                 parts.append(rest[:length])
                 rest = rest[length:]
-            plan_message, machine, *chunks = parts
+            plan_message, machine = parts
             attempt = cls(plan_message, roster, key, path)
             attempt.machine = CoordinatorRound.load(attempt._session, key, machine)
-            attempt.total.load(chunks)
+            attempt._sums.restore(head["sums"])
             attempt._ready, attempt._unmasked = head["ready"], head["unmasked"]
+            if attempt._unmasked:
+                attempt.total.unmask(attempt.machine)
             dropped = {member: (kind, why) for member, (kind, why) in head["dropped"].items()}
             attempt.record = AttemptRecord(head["seconds"], dropped)
         except (ValueError, KeyError, TypeError, AttributeError, PartbookError) as error:
@@ -201,6 +229,8 @@ class Attempt:
     def forget(self) -> None:
         """Remove the attempt's state: its round is over, or is planned anew."""
         self._path.unlink(missing_ok=True)
+        self._sums.clear()
+        self._parts.clear()
 
     def _accept_ready(self, member: str, reply: RecordDict) -> None:
         message = Message.decode(wire.unpack(reply)[0][0])
@@ -212,27 +242,34 @@ class Attempt:
         inboxes: Mapping[str, bytes],
         ask: Callable[[str, Mapping[str, RecordDict], Callable[[str, RecordDict], None]], None],
     ) -> None:
-        """Chunk by chunk from every member; a member's chunks are added when it has sent its last."""
-        # A coordinator that goes on with an attempt has added whole contributions, and lost the parts of others.
-        done = self.machine.members(m.CONTRIBUTION)
-        held: dict[str, list[bytes]] = {member: [] for member in inboxes if member not in done}
+        """Chunk by chunk from every member; whole contributions are added, and of others nothing is."""
+        done, chunks = self.machine.members(m.CONTRIBUTION), self.plan.chunks
+        if not done:
+            # A coordinator that goes on with an attempt asks for everything again: members send the same bytes.
+            self._sums.clear()
+        self._parts.clear()
+        held = {member: 0 for member in inboxes if member not in done}
 
         def accept(member: str, reply: RecordDict) -> None:
             (signed,), (blob,) = wire.unpack(reply, blobs=1)
-            if m.Contribution.of(Message.decode(signed)).chunk != len(held[member]):
+            if m.Contribution.of(Message.decode(signed)).chunk != held[member]:
                 raise CorruptMessage(f"{member} sent another chunk than the one it was asked for.")
             self.machine.accept_contribution(member, signed, blob, self.total.check)
-            held[member].append(blob)
-            if len(held[member]) == self.plan.chunks:
-                for chunk, data in enumerate(held[member]):
-                    self.total.add(chunk, data)
-                held[member] = []
+            self._parts.put(self._part(member, held[member]), blob)
+            held[member] += 1
 
         ask(wire.CONTRIBUTE, {member: wire.pack([inboxes[member]]) for member in held}, accept)
-        for index in range(1, self.plan.chunks):
+        for index in range(1, chunks):
             proceed = e.write(self._key, e.PROCEED, self.plan.context(), COORDINATOR, e.Proceed(chunk=index))
-            going = [member for member, blobs in held.items() if len(blobs) == index]
+            going = [member for member, count in held.items() if count == index]
             ask(wire.PROCEED, dict.fromkeys(going, wire.pack([proceed])), accept)
+        whole = [member for member, count in held.items() if count == chunks]
+        for index in range(chunks if whole else 0):
+            self.total.add_all(index, (self._parts.get(self._part(member, index)) for member in whole))
+        self._parts.clear()
+
+    def _part(self, member: str, chunk: int) -> str:
+        return f"{self.plan.cohort.index(member):05d}-{chunk:05d}"
 
     def _why(self, what: str) -> str:
         lost = "; ".join(f"{member}: {why}" for member, (_, why) in sorted(self.record.dropped.items()))
@@ -241,10 +278,12 @@ class Attempt:
         return f"{start}{what.removesuffix('.')}{needed}. {lost}".strip()
 
     def _save(self) -> None:
-        parts = [self.plan_message, self.machine.dump(), *self.total.dump()]
+        parts = [self.plan_message, self.machine.dump()]
+        self._sums.flush()
         head = json.dumps(
             {
                 "parts": [len(part) for part in parts],
+                "sums": self._sums.digests,
                 "ready": self._ready,
                 "unmasked": self._unmasked,
                 "seconds": self.record.seconds,

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
+from partbook.coordinator.disk import replace_file as replace_file
 from partbook.errors import AlteredFile, ConfigError
 from partbook.model.adapter import save_adapter, state_hash, unflatten
 from partbook.plan.step import Motion
@@ -164,13 +164,3 @@ class Checkpoints:
 
 def _json(value: Any) -> bytes:
     return (json.dumps(value, indent=1, sort_keys=True) + "\n").encode()
-
-
-def replace_file(path: Path, *parts: bytes) -> None:
-    """Put the parts, one after another, in place of what is at `path`: whole or not at all, and on the disk."""
-    temporary = path.with_suffix(path.suffix + ".part")
-    with temporary.open("wb") as file:
-        file.writelines(parts)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)

@@ -1,89 +1,278 @@
 """The Transport over a Flower Grid: the same in a simulation and over a SuperLink.
 
-Replies are matched by the message they answer, never by the sender they claim (an error reply can carry a wrong
-one), so a node can only ever answer for itself.
+A node counts as a party once it has answered a signed greeting (`partbook.plan.greeting`); replies are matched by the
+message they answer, never by the sender they claim, so a node can only ever answer for itself.
+
+Nodes come and go while an exchange runs. One that fell away is greeted again when it is back, and asked again: every
+answer of a node is made once and kept on its disk, so to ask twice is to be told the same thing twice. A question that
+stays unanswered for long is repeated for the same reason: a SuperLink that is killed loses what it was handing over.
 """
 
 from __future__ import annotations
 
+import logging
+import secrets
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
 
 from flwr.app import Message, RecordDict
+from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 
+from partbook.coordinator.watching import Unwatched, Watch
 from partbook.errors import NodeFailed, PartbookError
 from partbook.plan import wire
+from partbook.plan.greeting import Greeter
 
-ENROL_TIMEOUT = 60.0  # seconds for all nodes to say who they are
+PULL_EVERY: Final = 0.05  # seconds between two looks for answers
+LOOK_EVERY: Final = 1.0  # seconds between two looks for nodes that are new or back
+REPEAT_AFTER: Final = 30.0  # seconds without an answer, after which a question is repeated; doubled each time
+GREET_AGAIN: Final = 30.0  # seconds after which a node that declined to say who it is is asked again
+
+_AWAY: Final = {ErrorCode.NODE_UNAVAILABLE, ErrorCode.MESSAGE_UNAVAILABLE, ErrorCode.REPLY_MESSAGE_UNAVAILABLE}
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Asked:
+    """One party's question in an exchange."""
+
+    content: RecordDict
+    since: float
+    node: int | None = None
+    repeat: float = 0.0
+    wait: float = REPEAT_AFTER
+    reason: str = "has no node online"
+
+
+@dataclass(slots=True)
+class _Nodes:
+    """Which node is which party's, and who was greeted."""
+
+    of: dict[str, int] = field(default_factory=dict)
+    asked: dict[str, tuple[int, str]] = field(default_factory=dict)  # message id: node, nonce
+    known: set[int] = field(default_factory=set)  # greeted, whatever they answered
+    declined: dict[int, tuple[float, str]] = field(default_factory=dict)  # when, and why
+
+    def forget(self, node: int) -> None:
+        """It fell away: greet it anew when it is back."""
+        self.known.discard(node)
+        self.declined.pop(node, None)
+        self.of = {party: other for party, other in self.of.items() if other != node}
 
 
 class GridTransport:
-    """Members by name over a grid of node ids."""
+    """Parties by name over a grid of node ids."""
 
-    def __init__(self, grid: Grid, expected: tuple[str, ...], *, patience: float = 60.0) -> None:
-        """Find the nodes of the expected members.
+    def __init__(
+        self,
+        grid: Grid,
+        parties: tuple[str, ...],
+        greeter: Greeter,
+        *,
+        patience: float = 60.0,
+        grace: float = 0.0,
+        short: float = float("inf"),
+        watch: Watch | None = None,
+    ) -> None:
+        """Greet the nodes that are there, and wait for those that are not.
 
         Args:
             grid: Flower's.
-            expected: members' names; nodes that give another are not listened to.
-            patience: seconds to wait until all have come.
+            parties: names; nodes that prove another one are not listened to.
+            greeter: asks who they are.
+            patience: seconds to wait at first until all have come.
+            grace: seconds for which an exchange waits for a party that fell away.
+            short: seconds that an exchange other than training may take, whatever its timeout.
+            watch: told who is here, and who answers.
         """
-        self._grid = grid
-        self._nodes: dict[str, int] = {}
+        self._grid, self._parties, self._greeter = grid, parties, greeter
+        self._grace, self._short, self._watch = grace, short, watch or Unwatched()
+        self._nodes = _Nodes()
+        self._looked = 0.0
+        self._away = dict.fromkeys(parties, time.monotonic())
         deadline = time.monotonic() + patience
-        while True:
-            self._enrol(expected)
-            if len(self._nodes) == len(expected) or time.monotonic() >= deadline:
-                break
-            time.sleep(0.5)
+        self._look()
+        while len(self._nodes.of) < len(parties) and time.monotonic() < deadline:
+            self._pull({})
+            if len(self._nodes.of) < len(parties):
+                time.sleep(PULL_EVERY)
+                self._look()
+        self._watch.here(self.members())
 
     def members(self) -> list[str]:
-        """Members that have answered `hello`, sorted."""
-        return sorted(self._nodes)
+        """Parties that have a node, sorted."""
+        return sorted(self._nodes.of)
 
     def exchange(
         self, kind: str, requests: Mapping[str, RecordDict], *, timeout: float
     ) -> dict[str, RecordDict | Exception]:
         """See `partbook.plan.transport.Transport`."""
-        nodes = {self._nodes[member]: content for member, content in requests.items() if member in self._nodes}
-        names = {node: member for member, node in self._nodes.items()}
-        return {names[node]: answer for node, answer in self._send(kind, nodes, timeout).items()}
+        began = time.monotonic()
+        if kind != wire.TRAIN:
+            timeout = min(timeout, self._short)
+        self._look()
+        self._watch.asked(kind, sorted(requests), sum(map(size_of, requests.values())))
+        waiting = {party: _Asked(content, began) for party, content in requests.items() if party in self._parties}
+        answers: dict[str, RecordDict | Exception] = {}
+        messages: dict[str, str] = {}  # message id: party
 
-    def _enrol(self, expected: tuple[str, ...]) -> None:
-        unknown = [node for node in self._grid.get_node_ids() if node not in self._nodes.values()]
-        answers = self._send(wire.HELLO, {node: wire.pack_hello() for node in unknown}, ENROL_TIMEOUT)
-        for node, answer in answers.items():
-            if isinstance(answer, Exception):
-                continue
-            try:
-                name = wire.unpack_member(answer)
-            except PartbookError:
-                continue
-            if name in expected and name not in self._nodes:
-                self._nodes[name] = node
+        def told(party: str, answer: RecordDict | Exception) -> None:
+            answers[party] = answer
+            del waiting[party]
+            received = 0 if isinstance(answer, Exception) else size_of(answer)
+            self._watch.answered(kind, party, time.monotonic() - began, received, _refusal(answer))
 
-    def _send(self, kind: str, contents: Mapping[int, RecordDict], timeout: float) -> dict[int, RecordDict | Exception]:
-        pushed = [Message(content, node, kind) for node, content in contents.items()]
-        if not pushed:
-            return {}
-        ids = list(self._grid.push_messages(pushed))
-        asked = dict(zip(ids, contents, strict=True))
-        waiting, answers = set(ids), dict[int, RecordDict | Exception]()
-        deadline = time.monotonic() + timeout
-        while waiting and time.monotonic() < deadline:
-            for reply in self._grid.pull_messages(sorted(waiting)):
-                request = reply.metadata.reply_to_message_id
-                if request not in waiting:
+        while waiting:
+            self._ask(kind, waiting, messages)
+            for identifier, reply in self._pull(messages).items():
+                party = messages.pop(identifier)
+                if party not in waiting:
                     continue
-                waiting.discard(request)
-                answers[asked[request]] = _content(reply)
+                if reply.has_error() and reply.error.code in _AWAY:
+                    self._lost(waiting[party], reply)
+                elif reply.has_error():
+                    told(party, NodeFailed(f"The node failed ({reply.error.reason}); its own log says why."))
+                else:
+                    told(party, reply.content)
+            now = time.monotonic()
+            for party, asked in list(waiting.items()):
+                if asked.node is None and now - self._away.get(party, began) >= self._grace:
+                    told(party, NodeFailed(f"{party} {asked.reason}.{self._strangers()}"))
+            if now - began >= timeout:
+                break
             if waiting:
-                time.sleep(0.05)
+                time.sleep(PULL_EVERY)
+                self._look()
+        for party in waiting:
+            answers[party] = NodeFailed(f"{party} did not answer in {timeout:g} s.")
+            self._watch.answered(kind, party, timeout, 0, f"no answer in {timeout:g} s")
         return answers
 
+    def _ask(self, kind: str, waiting: Mapping[str, _Asked], messages: dict[str, str]) -> None:
+        """Send to whoever has a node and was not asked yet, or has been silent for long."""
+        now = time.monotonic()
+        due: list[tuple[str, int, RecordDict]] = []
+        for party, asked in waiting.items():
+            node = self._nodes.of.get(party)
+            if node is None:
+                continue
+            if asked.node is None or asked.node != node:
+                asked.node, asked.wait = node, REPEAT_AFTER
+            elif now < asked.repeat:
+                continue
+            else:
+                log.info("asking %s again for %s", party, kind)
+                asked.wait *= 2
+            asked.repeat = now + asked.wait
+            due.append((party, node, asked.content))
+        # One push for each content: a shared one is sent to the SuperLink once, and others need not lie here together.
+        groups: dict[int, list[tuple[str, int, RecordDict]]] = {}
+        for entry in due:
+            groups.setdefault(id(entry[2]), []).append(entry)
+        for group in groups.values():
+            pushed = list(self._grid.push_messages([Message(content, node, kind) for _, node, content in group]))
+            for (party, node, _), identifier in zip(group, pushed or [None] * len(group), strict=True):
+                if identifier:
+                    messages[identifier] = party
+                else:
+                    self._nodes.forget(node)
+                    waiting[party].node = None
 
-def _content(reply: Message) -> RecordDict | Exception:
-    if reply.has_error():
-        return NodeFailed(f"The node failed ({reply.error.reason}); its own log says why.")
-    return reply.content
+    def _pull(self, messages: Mapping[str, str]) -> dict[str, Message]:
+        """Answers to these messages that are there; answers to greetings are dealt with on the way."""
+        wanted = {*messages, *self._nodes.asked}
+        found: dict[str, Message] = {}
+        for reply in self._grid.pull_messages(sorted(wanted)) if wanted else ():
+            identifier = reply.metadata.reply_to_message_id
+            if identifier in self._nodes.asked:
+                self._greeted(*self._nodes.asked.pop(identifier), reply)
+            elif identifier in messages:
+                found[identifier] = reply
+        return found
+
+    def _look(self) -> None:
+        """Greet nodes that are new, or back; forget those that left."""
+        now = time.monotonic()
+        if now - self._looked < LOOK_EVERY and self._looked:
+            return
+        self._looked = now
+        online = set(self._grid.get_node_ids())
+        before = self.members()
+        again = {node for node, (when, _) in self._nodes.declined.items() if now - when >= GREET_AGAIN}
+        for node in (self._nodes.known - online) | again:
+            self._nodes.forget(node)
+        self._mark(before)
+        for node in sorted(online - self._nodes.known):
+            nonce = secrets.token_hex(16)
+            (identifier,) = self._grid.push_messages(
+                [Message(wire.pack([self._greeter.question(nonce)]), node, wire.HELLO)]
+            ) or (None,)
+            if identifier:
+                self._nodes.known.add(node)
+                self._nodes.asked[identifier] = (node, nonce)
+
+    def _greeted(self, node: int, nonce: str, reply: Message) -> None:
+        if reply.has_error():
+            self._nodes.forget(node)
+            return
+        try:
+            wire.raise_refusal(reply.content, f"node {node}")
+            (answer,), _ = wire.unpack(reply.content)
+            found = self._greeter.read(answer, nonce)
+        except PartbookError as error:
+            log.warning("node %d is not listened to: %s", node, error)
+            self._nodes.declined[node] = (time.monotonic(), str(error))
+            self._watch.answered(wire.HELLO, f"node {node}", 0.0, 0, str(error))
+            return
+        if found.party not in self._parties:
+            log.warning("node %d is %s, whom these rounds do not need", node, found.party)
+        elif found.party in self._nodes.of:
+            log.warning("a second node says with %s's signature that it is %s; it is not used", *[found.party] * 2)
+        else:
+            before = self.members()
+            self._nodes.of[found.party] = node
+            self._mark(before)
+            log.info("%s is here, Partbook %s, clock %+d s", found.party, found.version, found.clock)
+
+    def _strangers(self) -> str:
+        """What nodes said that did not prove who they are: one of them may be the party that is missed."""
+        return "".join(f" A node did not say who it is: {why}" for _, why in self._nodes.declined.values())
+
+    def _lost(self, asked: _Asked, reply: Message) -> None:
+        before = self.members()
+        if asked.node is not None:
+            self._nodes.forget(asked.node)
+        asked.node, asked.reason = None, f"fell away ({reply.error.reason})"
+        self._mark(before)
+
+    def _mark(self, before: list[str]) -> None:
+        """Remember since when who is away, and tell."""
+        now, after = time.monotonic(), self.members()
+        for party in set(before) - set(after):
+            self._away[party] = now
+        for party in after:
+            self._away.pop(party, None)
+        if before != after:
+            self._watch.here(after)
+
+
+def size_of(content: RecordDict) -> int:
+    """Bytes of what a content holds; Flower's envelope is not counted."""
+    arrays = sum(len(array.data) for record in content.array_records.values() for array in record.values())
+    texts = 0
+    for record in content.config_records.values():
+        for value in record.values():
+            parts = value if isinstance(value, list) else [value]
+            texts += sum(len(part) if isinstance(part, bytes | str) else 8 for part in parts)
+    return arrays + texts
+
+
+def _refusal(answer: RecordDict | Exception) -> str | None:
+    if isinstance(answer, Exception):
+        return str(answer)
+    record = answer.config_records.get("refusal")
+    return None if record is None else f"{record.get('error')}: {record.get('reason')}"[:600]

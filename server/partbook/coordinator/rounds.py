@@ -21,6 +21,7 @@ import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +41,7 @@ from partbook.model.checkpoint import BASE, base_manifest, load_model, load_toke
 from partbook.model.transformer import pick_device
 from partbook.plan.exchanges import write_plan
 from partbook.plan.federation import FederationConfig
+from partbook.plan.greeting import Greeter
 from partbook.plan.rounds import RoundPlan, default_threshold
 from partbook.plan.step import Motion, mean_update, step
 from partbook.plan.transport import Transport
@@ -95,6 +97,11 @@ class Coordinator:
         members = tuple(member.name for member in self._roster.members)
         custodian = self._roster.custodian
         return members if self._config.mode == "masked" or custodian is None else (*members, custodian.name)
+
+    @property
+    def greeter(self) -> Greeter:
+        """Asks nodes who they are."""
+        return Greeter(self._key, self._roster)
 
     def run(self, transport: Transport) -> FederationState:
         """Run the rounds that are still to do; returns the last state.
@@ -169,12 +176,27 @@ class Coordinator:
     def _attempt(self, state: FederationState) -> Attempt:
         """The attempt at the next round that was cut off, or a new one."""
         path = self._config.state / "attempt"
+        self._leave_attempt_of_another_roster(path, state.round)
         found = Attempt.resume(path, self._roster, self._key)
         model_hash = state.history[-1].adapter_hash
         if found is not None and found.plan.model_hash == model_hash and found.plan.round > state.round:
             return found
         plan = self._plan(model_hash, max(state.round, self._checkpoints.given_up) + 1)
         return Attempt(write_plan(self._key, plan), self._roster, self._key, path)
+
+    def _leave_attempt_of_another_roster(self, path: Path, done: int) -> None:
+        """Members that contributed under an earlier roster answer no other attempt at that round: it is given up."""
+        plan = Attempt.plan_at(path)
+        if plan is None or plan.roster == self._roster.hash:
+            return
+        if (self._config.state / "sums" / f"round-{plan.round:04d}.opened").exists() and plan.round > done:
+            raise ConfigError(
+                f"roster: the sum of round {plan.round} was opened under the earlier version {plan.roster[:12]}…, and "
+                "labels may have taken its step. Finish the round with that roster, then install the new one."
+            )
+        if plan.round > max(done, self._checkpoints.given_up):
+            self._checkpoints.give_up(plan.round, spent_by(plan))
+        path.unlink()
 
     def _plan(self, model_hash: str, number: int) -> RoundPlan:
         cohort = tuple(sorted(member.name for member in self._roster.members))

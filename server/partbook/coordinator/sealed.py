@@ -2,15 +2,19 @@
 
 The coordinator carries sums that it cannot read. It keeps them, encrypted as they are, so that a label that was away
 can take the steps it missed.
+
+A sum is asked for, kept and handed on chunk by chunk: in one message it would be hundreds of megabytes.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from partbook.coordinator.attempt import Attempt, AttemptRecord, answered
-from partbook.coordinator.checkpoints import replace_file
+from partbook.coordinator.disk import replace_file
 from partbook.coordinator.totals import SealedTotal
 from partbook.errors import (
     AlteredCiphertext,
@@ -55,32 +59,34 @@ class SealedSums:
         Raises:
             NodeFailed: the custodian is away or declines.
         """
-        custodian = self._roster.custodian
         total, plan = attempt.total, attempt.plan
-        assert custodian is not None, "a sealed plan was checked against the roster"
+        assert self._roster.custodian is not None, "a sealed plan was checked against the roster"
         assert isinstance(total, SealedTotal), "a sealed plan adds up ciphertexts"
         path = self._path(plan.round)
-        if path.exists() and _read_parts(path)[0] == attempt.plan_message:
+        if path.exists() and _OpenedFile(path).plan == attempt.plan_message:
             return
-        confirmations = tuple(data.decode() for data in attempt.machine.confirmations())
-        parts = [attempt.plan_message]
-        for index, blob in enumerate(total.dump()):
-            body = e.Open(
-                survivors=attempt.machine.survivors,
-                confirmations=confirmations,
-                chunk=index,
-                sha256=hashlib.sha256(blob).hexdigest(),
-            )
-            request = e.write(self._key, e.OPEN, plan.context(), COORDINATOR, body)
-            content = wire.pack([attempt.plan_message, request], [blob])
-            (answer,) = self._ask(wire.OPEN, {custodian.name: content}, attempt.record).values()
-            (opened,), (encrypted,) = wire.unpack(answer, blobs=1)
-            message = Message.decode(opened)
-            message.check(custodian.identity, e.OPENED, plan.context(), custodian.name)
-            if hashlib.sha256(encrypted).hexdigest() != e.Opened.of(message).sha256:
-                raise AlteredCiphertext("The opened sum is not what the custodian signed; ask for it again.")
-            parts += [opened, encrypted]
-        _write_parts(path, parts)
+        chunks = (self._open_chunk(attempt, index, total.chunk(index)) for index in range(plan.chunks))
+        _write_parts(path, chain([attempt.plan_message], chain.from_iterable(chunks)))
+
+    def _open_chunk(self, attempt: Attempt, index: int, blob: bytes) -> tuple[bytes, bytes]:
+        """What the custodian signs, and the encrypted chunk that it vouches for."""
+        custodian, plan = self._roster.custodian, attempt.plan
+        assert custodian is not None, "as above"
+        body = e.Open(
+            survivors=attempt.machine.survivors,
+            confirmations=tuple(data.decode() for data in attempt.machine.confirmations()),
+            chunk=index,
+            sha256=hashlib.sha256(blob).hexdigest(),
+        )
+        request = e.write(self._key, e.OPEN, plan.context(), COORDINATOR, body)
+        content = wire.pack([attempt.plan_message, request], [blob])
+        (answer,) = self._ask(wire.OPEN, {custodian.name: content}, attempt.record).values()
+        (opened,), (encrypted,) = wire.unpack(answer, blobs=1)
+        message = Message.decode(opened)
+        message.check(custodian.identity, e.OPENED, plan.context(), custodian.name)
+        if hashlib.sha256(encrypted).hexdigest() != e.Opened.of(message).sha256:
+            raise AlteredCiphertext("The opened sum is not what the custodian signed; ask for it again.")
+        return opened, encrypted
 
     def catch_up(self, plan_round: int, record: AttemptRecord) -> dict[str, str]:
         """Send every member the opened sums that it lacks, up to a round's, in order.
@@ -95,29 +101,43 @@ class SealedSums:
         hashes: dict[str, str] = {}
         before = 0
         for number in self._opened(plan_round):
-            parts = _read_parts(self._path(number))
-            plan = e.read_plan(parts[0], self._roster)
-            content = wire.pack([parts[0], *parts[1::2]], parts[2::2])
             behind = [m for m in members if reached.get(m, 0) == before or number == plan_round]
             before = number
-            if not behind:
-                continue
+            if behind:
+                hashes |= self._hand_over(number, behind, reached, record)
+        self._keep_reached(reached)
+        return {member: model for member, model in hashes.items() if reached.get(member) == plan_round}
+
+    def _hand_over(
+        self, number: int, behind: list[str], reached: dict[str, int], record: AttemptRecord
+    ) -> dict[str, str]:
+        """One round's opened sum, chunk by chunk; by member that took its step, or had, the hash of its model."""
+        file, hashes = _OpenedFile(self._path(number)), dict[str, str]()
+        context = e.read_plan(file.plan, self._roster).context()
+        for index in range(file.chunks):
+            opened, encrypted = file.chunk(index)
+            contents = dict.fromkeys(behind, wire.pack([file.plan, opened], [encrypted]))
             declined = set[str]()
-            contents = dict.fromkeys(behind, content)
+            behind = []
             for member, answer in self._ask(wire.APPLY, contents, record, needed=False, declined=declined).items():
+                public = self._roster.member(member).identity
                 try:
                     message = Message.decode(wire.unpack(answer)[0][0])
-                    message.check(self._roster.member(member).identity, e.APPLIED, plan.context(), member)
+                    if message.kind == e.HELD and index + 1 < file.chunks:
+                        message.check(public, e.HELD, context, member)
+                        behind.append(member)
+                        continue
+                    message.check(public, e.APPLIED, context, member)
                     hashes[member] = e.ModelHash.of(message).model
                     reached[member] = number
                 except PartbookError as error:
                     record.lose(member, wire.APPLY, error)
-            for member in declined:
-                # It stands elsewhere than it said, as after a restored backup: next time it gets every sum again, and
-                # passes over those it has.
-                reached[member] = 0
-        self._keep_reached(reached)
-        return {member: model for member, model in hashes.items() if reached.get(member) == plan_round}
+            # They stand elsewhere than they said, as after a restored backup: next time they get every sum again, and
+            # pass over those they have.
+            reached.update(dict.fromkeys(declined, 0))
+            if not behind:
+                break
+        return hashes
 
     def apply(self, plan: RoundPlan, record: AttemptRecord) -> str:
         """Send every member the sum of this round, and those it missed; returns the hash of the model they reached.
@@ -160,7 +180,7 @@ class SealedSums:
             CohortTooSmall: fewer labels than the threshold endorse it.
             NodeFailed: none hands it over.
         """
-        plan_message = _read_parts(self._path(number))[0]
+        plan_message = _OpenedFile(self._path(number)).plan
         plan, record = e.read_plan(plan_message, self._roster), AttemptRecord()
         ask = e.write(self._key, e.ENDORSE, plan.context(), COORDINATOR, e.ModelHash(model=model_hash))
         there = [member for member, reached in self._reached().items() if reached == number]
@@ -180,25 +200,35 @@ class SealedSums:
                 f"{len(endorsed)} labels endorse the release of the model after round {number}, {plan.threshold} are "
                 "needed. " + "; ".join(why for _, why in record.dropped.values())
             )
-        body = e.Publish(endorsements=tuple(endorsed.values()))
-        content = wire.pack([plan_message, e.write(self._key, e.PUBLISH, plan.context(), COORDINATOR, body)])
         for member in endorsed:
-            for answer in self._ask(wire.PUBLISH, {member: content}, record, needed=False).values():
-                try:
-                    return self._released(member, answer, plan, model_hash, like)
-                except PartbookError as error:
-                    record.lose(member, wire.PUBLISH, error)
+            try:
+                return self._released(member, plan_message, plan, tuple(endorsed.values()), model_hash, like, record)
+            except PartbookError as error:
+                record.lose(member, wire.PUBLISH, error)
         raise NodeFailed("No label handed the model over. " + "; ".join(why for _, why in record.dropped.values()))
 
     def _released(
-        self, member: str, answer: RecordDict, plan: RoundPlan, model_hash: str, like: Mapping[str, Tensor]
+        self,
+        member: str,
+        plan_message: bytes,
+        plan: RoundPlan,
+        endorsements: tuple[str, ...],
+        model_hash: str,
+        like: Mapping[str, Tensor],
+        record: AttemptRecord,
     ) -> NDArray[np.float32]:
-        (signed,), (blob,) = wire.unpack(answer, blobs=1)
-        public = self._roster.member(member).identity
-        Message.decode(signed).check(public, e.PUBLISHED, plan.context(), member)
-        if len(blob) % 4:
-            raise CorruptMessage(f"{member} handed over {len(blob)} bytes, which are no float32 numbers.")
-        adapter = np.frombuffer(blob, dtype="<f4").astype(np.float32)
+        """The model from one member, stretch by stretch."""
+        adapter = np.empty(sum(tensor.numel() for tensor in like.values()), np.float32)
+        for index, start in enumerate(range(0, len(adapter), e.PUBLISHED_NUMBERS)):
+            part = adapter[start : start + e.PUBLISHED_NUMBERS]
+            body = e.Publish(endorsements=endorsements, chunk=index)
+            content = wire.pack([plan_message, e.write(self._key, e.PUBLISH, plan.context(), COORDINATOR, body)])
+            answer = self._ask(wire.PUBLISH, {member: content}, record)[member]
+            (signed,), (blob,) = wire.unpack(answer, blobs=1)
+            Message.decode(signed).check(self._roster.member(member).identity, e.PUBLISHED, plan.context(), member)
+            if len(blob) != 4 * len(part):
+                raise CorruptMessage(f"{member} handed over {len(blob)} bytes, where {4 * len(part)} were due.")
+            part[:] = np.frombuffer(blob, dtype="<f4")
         if state_hash(unflatten(adapter, like)) != model_hash:
             raise UnknownModel(f"{member} handed over another model than the one that it endorsed.")
         return adapter
@@ -240,18 +270,61 @@ class SealedSums:
         replace_file(self._folder / "reached.json", json.dumps(reached, sort_keys=True).encode())
 
 
-def _write_parts(path: Path, parts: list[bytes]) -> None:
-    replace_file(path, *(piece for part in parts for piece in (len(part).to_bytes(8, "big"), part)))
+class _OpenedFile:
+    """What the custodian said of one round, on the disk: plan, then `opened` and encrypted chunk by turns."""
+
+    def __init__(self, path: Path) -> None:
+        """Find where the parts are.
+
+        Raises:
+            AlteredFile: the file is missing or cut.
+        """
+        self._path, self._places = path, list[tuple[int, int]]()
+        try:
+            with path.open("rb") as file:
+                end = file.seek(0, os.SEEK_END)
+                start = 0
+                while start < end:
+                    file.seek(start)
+                    size = int.from_bytes(file.read(8), "big")
+                    self._places.append((start + 8, size))
+                    start += 8 + size
+        except OSError as error:
+            raise AlteredFile(f"{path} cannot be read ({error.strerror}); labels that were away need it.") from error
+        if start != end or len(self._places) % 2 == 0:
+            raise AlteredFile(f"{path} was cut; restore it: labels that were away need it.")
+
+    @property
+    def chunks(self) -> int:
+        """How many the sum has."""
+        return len(self._places) // 2
+
+    @property
+    def plan(self) -> bytes:
+        """The signed plan."""
+        return self._part(0)
+
+    def chunk(self, index: int) -> tuple[bytes, bytes]:
+        """The signed `opened` of a chunk, and what it vouches for."""
+        return self._part(1 + 2 * index), self._part(2 + 2 * index)
+
+    def _part(self, index: int) -> bytes:
+        start, size = self._places[index]
+        try:
+            with self._path.open("rb") as file:
+                file.seek(start)
+                return file.read(size)
+        except OSError as error:
+            raise AlteredFile(f"{self._path} cannot be read ({error.strerror}).") from error
 
 
-def _read_parts(path: Path) -> list[bytes]:
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise AlteredFile(f"{path} cannot be read ({error.strerror}); labels that were away need it.") from error
-    parts = []
-    while data:
-        size = int.from_bytes(data[:8], "big")
-        parts.append(data[8 : 8 + size])
-        data = data[8 + size :]
-    return parts
+def _write_parts(path: Path, parts: Iterable[bytes]) -> None:
+    """Each part behind its length: whole or not at all, and one in memory at a time."""
+    temporary = path.with_suffix(path.suffix + ".part")
+    with temporary.open("wb") as file:
+        for part in parts:
+            file.write(len(part).to_bytes(8, "big"))
+            file.write(part)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)

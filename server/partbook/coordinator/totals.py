@@ -1,41 +1,22 @@
-"""What contributions are added up in: integers in masked rounds, ciphertexts in sealed ones."""
+"""What contributions are added up in: integers in masked rounds, ciphertexts in sealed ones.
+
+A sum lies in its chunks on a `Shelf`, and one chunk at a time is in memory. It stays masked there: masks are taken
+off a chunk whenever it is asked for, which gives the same bytes each time.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from partbook.coordinator.shelf import Shelf
 from partbook.plan.rounds import RoundPlan
 from partbook.sealing.blocks import SealedSum
 from partbook.secagg.coordinator import CoordinatorRound
 from partbook.secagg.rings import CHUNK
-
-
-class Total(Protocol):
-    """A sum in the making, by chunk."""
-
-    def check(self, chunk: int, blob: bytes) -> None:
-        """Return if `blob` is a chunk that `add` takes; raises what `add` would."""
-        ...
-
-    def add(self, chunk: int, blob: bytes) -> None:
-        """Add one contribution's chunk, which was checked against its signature.
-
-        Raises:
-            ValueOutOfRange, AlteredCiphertext, ForeignSealKey: it is none.
-        """
-        ...
-
-    def unmask(self, machine: CoordinatorRound) -> None:
-        """Take off what is left of the masks."""
-        ...
-
-    def dump(self) -> list[bytes]:
-        """The chunks, for `load`."""
-        ...
 
 
 def chunk_sizes(plan: RoundPlan) -> list[int]:
@@ -43,73 +24,119 @@ def chunk_sizes(plan: RoundPlan) -> list[int]:
     return [min(CHUNK, plan.elements - index * CHUNK) for index in range(plan.chunks)]
 
 
-class MaskedTotal:
-    """Sums in Z_2^32, one array a chunk."""
+class Total(ABC):
+    """A sum in the making, by chunk."""
 
-    def __init__(self, plan: RoundPlan) -> None:
-        """Zero."""
-        self._ring = plan.ring
-        self.chunks = [np.zeros(size, dtype=np.uint32) for size in chunk_sizes(plan)]
+    def __init__(self, plan: RoundPlan, shelf: Shelf | None = None) -> None:
+        """Nothing yet, or what is on the shelf; in memory where there is none."""
+        self._sizes, self._ring, self._seal_key = chunk_sizes(plan), plan.ring, plan.seal_key
+        self._shelf = shelf or Shelf()
+        self._machine: CoordinatorRound | None = None
+
+    @abstractmethod
+    def check(self, chunk: int, blob: bytes) -> None:
+        """Return if `blob` is a chunk that `add` takes; raises what `add` would."""
+
+    @abstractmethod
+    def add_all(self, chunk: int, blobs: Iterable[bytes]) -> None:
+        """Add the same chunk of some contributions, each checked against its signature, one in memory at a time.
+
+        Raises:
+            ValueOutOfRange, AlteredCiphertext, ForeignSealKey: one is none; the sum is then as it was.
+        """
+
+    @abstractmethod
+    def chunk(self, index: int) -> bytes:
+        """The bytes of a chunk's sum; empty under the seal where nothing was added up."""
+
+    def add(self, chunk: int, blob: bytes) -> None:
+        """`add_all` of one."""
+        self.add_all(chunk, (blob,))
+
+    def unmask(self, machine: CoordinatorRound) -> None:
+        """Take off what is left of the masks, from now on.
+
+        Raises:
+            OutOfTurn: their secrets are not known.
+        """
+        machine.unmask(np.zeros(1, self._ring.dtype), 0)
+        self._machine = machine
+
+    def dump(self) -> list[bytes]:
+        """All chunks."""
+        return [self.chunk(index) for index in range(len(self._sizes))]
+
+    @staticmethod
+    def _name(chunk: int) -> str:
+        return f"sum-{chunk:05d}"
+
+
+class MaskedTotal(Total):
+    """Sums in Z_2^32."""
 
     def check(self, chunk: int, blob: bytes) -> None:
         """See `Total`."""
-        self._ring.from_bytes(blob, len(self.chunks[chunk]))
+        self._ring.from_bytes(blob, self._sizes[chunk])
 
-    def add(self, chunk: int, blob: bytes) -> None:
+    def add_all(self, chunk: int, blobs: Iterable[bytes]) -> None:
         """See `Total`."""
-        # uint32 arithmetic is the ring's: it wraps at 2^32.
-        total = self.chunks[chunk]
-        np.add(total, self._ring.from_bytes(blob, len(total)), out=total)
+        total = self._sum(chunk)
+        for blob in blobs:
+            # uint32 arithmetic is the ring's: it wraps at 2^32.
+            np.add(total, self._ring.from_bytes(blob, len(total)), out=total)
+        self._shelf.put(self._name(chunk), self._ring.to_bytes(total))
 
-    def unmask(self, machine: CoordinatorRound) -> None:
+    def chunk(self, index: int) -> bytes:
         """See `Total`."""
-        for index, total in enumerate(self.chunks):
-            machine.unmask(total, index)
+        total = self._sum(index)
+        if self._machine is not None:
+            self._machine.unmask(total, index)
+        return self._ring.to_bytes(total)
 
     def numbers(self) -> NDArray[np.uint32]:
         """The sums, (d,); exact once the masks are off."""
-        return np.concatenate(self.chunks)
+        found, start = np.empty(sum(self._sizes), np.uint32), 0
+        for index, size in enumerate(self._sizes):
+            found[start : start + size] = self._ring.from_bytes(self.chunk(index), size)
+            start += size
+        return found
 
-    def dump(self) -> list[bytes]:
-        """See `Total`."""
-        return [self._ring.to_bytes(total) for total in self.chunks]
-
-    def load(self, chunks: Sequence[bytes]) -> None:
-        """Go on where `dump` was called."""
-        self.chunks = [
-            self._ring.from_bytes(data, len(total)).copy() for data, total in zip(chunks, self.chunks, strict=True)
-        ]
+    def _sum(self, chunk: int) -> NDArray[np.uint32]:
+        name, size = self._name(chunk), self._sizes[chunk]
+        if name not in self._shelf:
+            return np.zeros(size, dtype=np.uint32)
+        total: NDArray[np.uint32] = self._ring.from_bytes(self._shelf.get(name), size)
+        return total
 
 
-class SealedTotal:
+class SealedTotal(Total):
     """Sums under the custodian's key, which this side never had."""
-
-    def __init__(self, plan: RoundPlan) -> None:
-        """Nothing yet."""
-        self._sizes, self._seal_key = chunk_sizes(plan), plan.seal_key
-        self.chunks = [SealedSum(size, plan.seal_key) for size in self._sizes]
 
     def check(self, chunk: int, blob: bytes) -> None:
         """See `Total`."""
         SealedSum(self._sizes[chunk], self._seal_key).add(blob)
 
-    def add(self, chunk: int, blob: bytes) -> None:
+    def add_all(self, chunk: int, blobs: Iterable[bytes]) -> None:
         """See `Total`."""
-        self.chunks[chunk].add(blob)
+        total = self._sum(chunk)
+        for blob in blobs:
+            total.add(blob)
+        if total.contributions:
+            self._shelf.put(self._name(chunk), total.serialise())
 
-    def unmask(self, machine: CoordinatorRound) -> None:
+    def chunk(self, index: int) -> bytes:
         """See `Total`."""
-        for index, size in enumerate(self._sizes):
-            left = np.zeros(size, dtype=np.uint64)
-            machine.unmask(left, index)
-            self.chunks[index].add_plain(left)
+        if self._name(index) not in self._shelf:
+            return b""
+        if self._machine is None:
+            return self._shelf.get(self._name(index))
+        left, total = np.zeros(self._sizes[index], dtype=np.uint64), self._sum(index)
+        self._machine.unmask(left, index)
+        total.add_plain(left)
+        return total.serialise()
 
-    def dump(self) -> list[bytes]:
-        """See `Total`."""
-        return [total.serialise() if total.contributions else b"" for total in self.chunks]
-
-    def load(self, chunks: Sequence[bytes]) -> None:
-        """Go on where `dump` was called."""
-        self.chunks = [
-            SealedSum.parse(data) if data else fresh for data, fresh in zip(chunks, self.chunks, strict=True)
-        ]
+    def _sum(self, chunk: int) -> SealedSum:
+        name = self._name(chunk)
+        if name not in self._shelf:
+            return SealedSum(self._sizes[chunk], self._seal_key)
+        return SealedSum.parse(self._shelf.get(name))

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from partbook.coordinator.privacy import PrivacyStatement
+from partbook.coordinator.releasing import summary
 from partbook.coordinator.validation import ValidationSet, write_validation
 from partbook.errors import InputError
 from partbook.generator.release import Release, pack_release
@@ -248,16 +249,9 @@ class Demo:
         options, history = self._options, ran.history
         with self._stage("Signing a release", 1):
             key = IdentityKey.load(self._parties.coordinator)
-            first, last = history[0].validation, history[-1].validation
             about = {
                 "name": f"{FEDERATION}, seed {options.seed}",
-                "training": {
-                    "labels": [label.name for label in self._labels],
-                    "rounds": history[-1].round,
-                    "heldout_nats_per_token": {k: {"base": first[k], "after": last[k]} for k in sorted(last)},
-                },
-                "locks": {"masks": True, "seal": options.mode == "sealed", "noise": ran.privacy.bounded},
-                "privacy": ran.privacy.about(),
+                **summary([label.name for label in self._labels], history, options.mode, ran.privacy),
                 "sources": [f"{c.about}, played on {c.instrument}" for c in COLLECTIONS],
             }
             adapter = options.out / "coordinator" / "adapter.safetensors"

@@ -16,9 +16,10 @@ from partbook.coordinator.app import make_app
 from partbook.coordinator.rounds import Progress
 from partbook.custodian.app import app as custodian_app
 from partbook.custodian.app import close_custodians
+from partbook.custodian.app import flower_config as custodian_flower_config
 from partbook.custodian.opening import CustodianConfig
 from partbook.node.app import app as client_app
-from partbook.node.app import close_nodes
+from partbook.node.app import close_nodes, flower_config
 from partbook.node.label import NodeConfig
 from partbook.plan.federation import FederationConfig
 from partbook.simulation.drops import Drop, Losses
@@ -101,12 +102,12 @@ def simulate(
         traffic.observe(crossing)
         on_crossing(crossing)
 
-    configs = {node_id: _flower_config(nodes[member]) for node_id, member in ids.items()}
+    configs = {node_id: flower_config(nodes[member]) for node_id, member in ids.items()}
     others: dict[int, ClientApp] = {}
     if custodian is not None:
         office = COORDINATOR_ID + 1 + len(nodes)
         ids[office], others[office] = custodian.name, custodian_app
-        configs[office] = _custodian_config(custodian)
+        configs[office] = custodian_flower_config(custodian)
     grid = InProcessGrid(
         client_app, configs, others=others, workers=workers, on_crossing=observe, lost=Losses(drops, ids)
     )
@@ -120,37 +121,3 @@ class _Nodes:
     def close(self) -> None:
         close_nodes()
         close_custodians()
-
-
-def _custodian_config(config: CustodianConfig) -> dict[str, str | int | float | bool]:
-    return {
-        "custodian": config.name,
-        "roster": str(config.roster),
-        "identity": str(config.identity),
-        "secret": str(config.secret),
-        "record": str(config.record),
-    }
-
-
-def _flower_config(config: NodeConfig) -> dict[str, str | int | float | bool]:
-    values: dict[str, str | int | float | bool] = {
-        "member": config.member,
-        "vault": str(config.vault),
-        "roster": str(config.roster),
-        "identity": str(config.identity),
-        "base": str(config.base),
-    }
-    optional: dict[str, Path | int | None] = {
-        "receiving": config.receiving,
-        "seal-key": config.seal_key,
-        "state": config.state,
-        "policy": config.policy,
-        "ledger": config.ledger,
-        "journal": config.journal,
-        "key": config.key,
-        "seed": config.seed,
-    }
-    for key, value in optional.items():
-        if value is not None:
-            values[key] = value if isinstance(value, int) else str(value)
-    return values

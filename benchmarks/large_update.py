@@ -1,0 +1,439 @@
+"""A sealed update of fifty million numbers, end to end: how much memory each party's process ever takes, and how long.
+
+Every party is a process of its own: labels' nodes and the custodian answer with their real Flower apps, the
+coordinator runs its real attempt, has the sum opened, and hands it to the labels, which take the step. Messages cross
+as Flower's own objects, in pieces of 5 MiB, through a `Transport` over pipes.
+
+Two things are not real. No adapter of the small base model has fifty million numbers: a label's learner is replaced by
+one that draws its vector from the operating system, so what training would take is not in the figures. And there is no
+SuperLink between the processes: what it holds, it holds on its disk.
+
+The sum is checked number by number against that of the vectors, which each label writes down once its peak was read.
+
+python -m benchmarks.large_update [--parameters N] [--members N] [--rounds N] [--folder FOLDER]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import secrets
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+from unittest.mock import patch
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.claims import Claim, report
+
+if TYPE_CHECKING:
+    from flwr.app import Message, RecordDict
+    from flwr.clientapp import ClientApp
+    from torch import Tensor
+
+    from partbook.node.learning import Learned
+    from partbook.plan.rounds import RoundPlan
+
+LIMIT: Final = 2.0  # GB
+TIMEOUT: Final = 3600.0  # seconds for an exchange
+BITS: Final = 16
+TENSOR: Final = 2**20  # numbers in each of the stand-in adapter's tensors
+RUN_ID: Final = 1
+STRETCH: Final = 2**22  # numbers compared at a time
+COORDINATOR: Final = "Coordinator"
+
+
+class DrawnLearner:
+    """Stands in for `partbook.node.learning.Learner`: an adapter of any size, and random vectors instead of updates."""
+
+    parameters = 0  # set by the process it is in
+
+    def __init__(self, base: Path, vault: Path, key: Path | None, *, seed: str | None, gpu_share: float = 1.0) -> None:
+        del base, vault, key, seed, gpu_share
+        self.recordings = ("0" * 64,)  # the ledger debits recordings
+        self.like = stand_in(self.parameters)
+
+    def keep(self, recordings: object) -> None:
+        """There are none to choose from."""
+
+    def learn(self, plan: RoundPlan, state: Mapping[str, Tensor]) -> Learned:
+        """Whole numbers on the plan's grid, (d,), each as likely as any."""
+        from partbook.node.learning import Learned
+
+        del state
+        vector = np.empty(plan.parameters, np.uint32)
+        for start in range(0, len(vector), TENSOR):
+            part = vector[start : start + TENSOR]
+            part[:] = np.frombuffer(os.urandom(4 * len(part)), np.uint32) % np.uint32(plan.grid.span + 1)
+        return Learned(vector, float("nan"), float("nan"), 0)
+
+
+def stand_in(parameters: int) -> dict[str, Tensor]:
+    """An adapter state of so many numbers, the same in every process."""
+    import torch
+
+    generator, state = np.random.Generator(np.random.Philox(7)), {}
+    for index, start in enumerate(range(0, parameters, TENSOR)):
+        numbers = generator.random(min(TENSOR, parameters - start), np.float32)
+        numbers -= np.float32(0.5)
+        state[f"blocks.{index:05d}.b"] = torch.from_numpy(numbers)
+    return state
+
+
+# Messages
+
+
+def send(connection: Connection, message: Message) -> int:
+    """A message as Flower takes it apart, object by object; returns the bytes."""
+    from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, no_object_id_recompute
+
+    with no_object_id_recompute():
+        root, objects = message.object_id, get_all_nested_objects(message)
+    connection.send_bytes(root.encode())
+    sent = 0
+    for identifier in list(objects):
+        content = objects.pop(identifier).deflate()
+        connection.send_bytes(identifier.encode())
+        connection.send_bytes(content)
+        sent += len(content)
+    connection.send_bytes(b"")
+    return sent
+
+
+def receive(connection: Connection) -> Message:
+    """The message that was sent.
+
+    Raises:
+        EOFError: the other end is closed.
+    """
+    from flwr.app import Message
+    from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
+
+    root, contents = connection.recv_bytes().decode(), dict[str, bytes]()
+    while identifier := connection.recv_bytes().decode():
+        contents[identifier] = connection.recv_bytes()
+    message = inflate_object_from_contents(root, contents)
+    assert isinstance(message, Message), "its root object is a message"
+    message.metadata.__dict__["_message_id"] = root
+    return message
+
+
+@dataclass
+class Pipes:
+    """The coordinator's `Transport`: a pipe to each party.
+
+    Attributes:
+        connections: by party.
+        sent: bytes by message kind, Flower's envelopes included.
+        largest: content of the largest message, bytes.
+    """
+
+    connections: Mapping[str, Connection]
+    sent: dict[str, int] = field(default_factory=dict)
+    largest: int = 0
+
+    def members(self) -> list[str]:
+        """Everybody, always."""
+        return sorted(self.connections)
+
+    def exchange(
+        self, kind: str, requests: Mapping[str, RecordDict], *, timeout: float
+    ) -> dict[str, RecordDict | Exception]:
+        """See `partbook.plan.transport.Transport`; a party that is gone ends the benchmark."""
+        from flwr.app import Message
+
+        def ask(numbered: tuple[int, str]) -> RecordDict:
+            number, party = numbered
+            size = send(self.connections[party], Message(requests[party], number + 1, kind))
+            self.largest = max(self.largest, size)
+            self.sent[kind] = self.sent.get(kind, 0) + size
+            return receive(self.connections[party]).content
+
+        with ThreadPoolExecutor(len(requests)) as pool:
+            return dict(zip(requests, pool.map(ask, enumerate(requests), timeout=timeout), strict=True))
+
+
+def known() -> None:
+    """Flower makes messages for a task only."""
+    from flwr.supercore.task_identity import TaskIdentity
+
+    TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, RUN_ID, 1
+
+
+def serve(connection: Connection, app: ClientApp, config: dict[str, str | int | float | bool]) -> None:
+    """Answer until the other end is closed."""
+    from flwr.app import Context, RecordDict
+
+    known()
+    while True:
+        try:
+            message = receive(connection)
+        except EOFError:
+            return
+        reply = app(message, Context(RUN_ID, 1, dict(config), RecordDict(), {}))
+        del message
+        send(connection, reply)
+        del reply
+
+
+# Processes
+
+
+def peak() -> float:
+    """The most memory this process ever had, GB."""
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return 1024 * next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:")) / 1e9
+
+
+def label_process(connection: Connection, parameters: int, member: str, folder: Path) -> None:
+    """A label's node. What it leaves: its peak, its last vector and, if it is the first, the last opened sum."""
+    from partbook.node import label
+    from partbook.node.app import app, close_nodes, flower_config, open_node
+    from partbook.node.opened_sum import OpenedSum
+
+    config, first, real = node_config(folder, member), member == names(1)[0], OpenedSum.numbers
+
+    def noted(total: OpenedSum) -> Iterator[NDArray[np.uint64]]:
+        with (folder / "opened.numbers").open("wb") as file:
+            for stretch in real(total):
+                file.write(stretch.astype("<u4").data)
+                yield stretch
+
+    DrawnLearner.parameters = parameters
+    began = peak()
+    with patch.object(label, "Learner", DrawnLearner), patch.object(OpenedSum, "numbers", noted if first else real):
+        serve(connection, app, flower_config(config))
+        told, vector = {"before": began, "peak": peak()}, open_node(config)._vector
+    if vector is None:
+        return  # the coordinator says what went wrong
+    vector.astype("<u4", copy=False).tofile(folder / f"{member}.numbers")
+    close_nodes()
+    (folder / f"{member}.json").write_text(json.dumps(told))
+
+
+def custodian_process(connection: Connection, folder: Path) -> None:
+    """The custodian."""
+    from partbook.custodian.app import app, flower_config
+
+    began = peak()
+    serve(connection, app, flower_config(enrolled(folder).custodian))
+    (folder / "Custodian.json").write_text(json.dumps({"before": began, "peak": peak()}))
+
+
+def coordinator_process(
+    connections: Mapping[str, Connection], parameters: int, rounds: int, model: str, folder: Path
+) -> None:
+    """The coordinator's rounds, from the plan to the hash of the model that they led to."""
+    from partbook.coordinator.attempt import Attempt
+    from partbook.coordinator.sealed import SealedSums
+    from partbook.identity.keys import IdentityKey
+    from partbook.identity.roster import Roster
+    from partbook.plan.exchanges import write_plan
+
+    parties = enrolled(folder)
+    roster, key = Roster.read(parties.roster), IdentityKey.load(parties.coordinator)
+    transport, seconds = Pipes(connections), dict[str, float]()
+    (folder / "state").mkdir()
+    known()
+    began = peak()
+    for number in range(1, rounds + 1):
+        plan = planned(roster, parameters, number, model)
+        attempt = Attempt(write_plan(key, plan), roster, key, folder / "state" / "attempt")
+        attempt.run(transport, None, TIMEOUT, lambda kind, number=number: say(f"round {number}: {kind}"))  # type: ignore[misc]
+        sums = SealedSums(folder / "state" / "sums", roster, key, transport, TIMEOUT)
+        for step, work in {
+            "open": lambda: sums.open(attempt),  # noqa: B023 - called at once
+            "apply": lambda: sums.apply(plan, attempt.record),  # noqa: B023 - called at once
+        }.items():
+            say(f"round {number}: {step}")
+            model = work() or model
+        attempt.forget()
+        assert not attempt.record.dropped, attempt.record.dropped
+        for kind, spent in attempt.record.seconds.items():
+            seconds[kind] = seconds.get(kind, 0.0) + spent / rounds
+    told = {"before": began, "peak": peak(), "seconds": seconds, "sent": transport.sent, "largest": transport.largest}
+    (folder / f"{COORDINATOR}.json").write_text(json.dumps(told))
+
+
+def planned(roster: Any, parameters: int, number: int, model: str) -> RoundPlan:
+    """A sealed round of everybody, from the model with this hash."""
+    from partbook.model.checkpoint import base_manifest
+    from partbook.plan.rounds import RoundPlan, ServerStep
+    from partbook.plan.training import PlainTraining
+
+    return RoundPlan(
+        federation=roster.federation,
+        roster=roster.hash,
+        round=number,
+        nonce=secrets.token_hex(16),
+        deadline=int(time.time() + TIMEOUT),
+        base_hash=base_manifest()["files"]["model.safetensors"],
+        model_hash=model,
+        parameters=parameters,
+        cohort=tuple(member.name for member in roster.members),
+        threshold=len(roster.members),
+        training=PlainTraining(steps=1, batch=1, clip=0.5),
+        step=ServerStep(rule="adam", momentum=0.9, learning_rate=0.01),  # which remembers most
+        mode="sealed",
+        bits=BITS,
+        seal_key=roster.custodian.seal_key,
+    )
+
+
+# The federation
+
+
+def names(members: int) -> list[str]:
+    """Labels' names."""
+    return [f"Label {index + 1}" for index in range(members)]
+
+
+def enrolled(folder: Path, members: int = 0) -> Any:
+    """Keys and a roster that all have signed; made once."""
+    from partbook.simulation.parties import enrol
+
+    keys = folder / "keys"
+    found = names(members) if members else sorted(path.name for path in keys.iterdir())
+    return enrol(folder / "office", "large", {name: keys / name for name in found})
+
+
+def node_config(folder: Path, member: str) -> Any:
+    """A label's configuration; what it keeps lies in a folder of its own."""
+    from partbook.node.label import NodeConfig
+
+    kept = folder / "kept" / member
+    bare = NodeConfig(member, folder / "vaults" / member, Path(), Path(), state=kept, ledger=kept / "ledger.sqlite")
+    return enrolled(folder).node(bare)
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """What a run left.
+
+    Attributes:
+        processes: by party, peak memory and that before the first message, GB.
+        seconds: of each exchange, mean over the rounds.
+        sent: bytes the coordinator sent, by message kind.
+        largest: message of the coordinator, bytes.
+        exact: whether the last opened sum was that of the last vectors.
+    """
+
+    processes: dict[str, tuple[float, float]]
+    seconds: dict[str, float]
+    sent: dict[str, int]
+    largest: int
+    exact: bool
+
+
+def run(folder: Path, parameters: int, members: int, rounds: int) -> Ran:
+    """Whole rounds between fresh processes.
+
+    Raises:
+        RuntimeError: one of them failed.
+    """
+    from partbook.model.adapter import state_hash
+    from partbook.vault.store import Vault
+
+    labels = names(members)
+    enrolled(folder, members)
+    for member in labels:
+        Vault.create(folder / "vaults" / member).close()
+    model = state_hash(stand_in(parameters))
+    spawn = multiprocessing.get_context("spawn")
+    ours: dict[str, Connection] = {}
+    running: dict[str, BaseProcess] = {}
+
+    def start(name: str, target: Callable[..., None], *arguments: object) -> None:
+        running[name] = spawn.Process(target=target, args=arguments, name=name)
+        running[name].start()
+
+    try:
+        for party in (*labels, "Custodian"):
+            here, there = spawn.Pipe()
+            if party in labels:
+                start(party, label_process, there, parameters, party, folder)
+            else:
+                start(party, custodian_process, there, folder)
+            there.close()
+            ours[party] = here
+        start(COORDINATOR, coordinator_process, ours, parameters, rounds, model, folder)
+        for connection in ours.values():
+            connection.close()
+        for name in (COORDINATOR, *ours):
+            running[name].join()
+            if running[name].exitcode:
+                raise RuntimeError(f"{name} ended with exit code {running[name].exitcode}; its own words are above.")
+    finally:
+        for process in running.values():
+            process.kill()
+            process.join()
+    told = {name: json.loads((folder / f"{name}.json").read_text()) for name in running}
+    last = told[COORDINATOR]
+    processes = {name: (about["peak"], about["before"]) for name, about in told.items()}
+    return Ran(processes, last["seconds"], last["sent"], last["largest"], is_exact(folder, labels, parameters))
+
+
+def is_exact(folder: Path, labels: list[str], parameters: int) -> bool:
+    """Whether what was opened is the sum of what the labels drew, number by number."""
+    opened = np.memmap(folder / "opened.numbers", "<u4", "r")
+    drawn = [np.memmap(folder / f"{member}.numbers", "<u4", "r") for member in labels]
+    if {len(opened), *map(len, drawn)} != {parameters}:
+        return False
+    return all(
+        np.array_equal(
+            opened[start : start + STRETCH],
+            np.sum([vector[start : start + STRETCH] for vector in drawn], axis=0, dtype=np.uint64),
+        )
+        for start in range(0, parameters, STRETCH)
+    )
+
+
+def say(what: str) -> None:
+    """Where the run is, for whoever waits."""
+    print(f"{time.strftime('%H:%M:%S')} {what}", file=sys.stderr, flush=True)
+
+
+def main(arguments: list[str]) -> int:
+    """Measure, print, and close with the JSON line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.large_update")
+    parser.add_argument("--parameters", type=int, default=50_000_000)
+    parser.add_argument("--members", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=2, help="the second steps with what the first left")
+    parser.add_argument("--folder", type=Path, help="for what is kept; a temporary one where not given")
+    chosen = parser.parse_args(arguments)
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(dir=chosen.folder, prefix="large-update-") as folder:
+        ran = run(Path(folder), chosen.parameters, chosen.members, chosen.rounds)
+    print(f"{chosen.members} labels, {chosen.parameters:,} numbers of {BITS} bits, sealed, {chosen.rounds} rounds in "
+          f"{time.monotonic() - began:.0f} s; the sum is {'exact' if ran.exact else 'WRONG'}")  # fmt: skip
+    for kind, seconds in ran.seconds.items():
+        print(f"    {kind:18} {seconds:7.1f} s a round, {ran.sent[kind] / 1e6 / chosen.rounds:8.1f} MB sent to parties")
+    print(f"    largest message to a party: {ran.largest / 1e6:.1f} MB")
+    for name, (most, before) in ran.processes.items():
+        print(f"    {name:18} {most:5.2f} GB at most, {before:.2f} GB before the first message")
+    kinds = {"a label's node": names(chosen.members), "the custodian": ["Custodian"], "the coordinator": [COORDINATOR]}
+    size = f"{chosen.parameters / 1e6:g}M"
+    claims = [
+        Claim(
+            f"memory of {kind}, {size}", "GB", max(ran.processes[name][0] for name in who), LIMIT, "limit", 1.0,
+            at_least=False,
+        )
+        for kind, who in kinds.items()
+    ]  # fmt: skip
+    claims.append(Claim(f"sealed sum exact, {size}", "sums", float(ran.exact), 1.0, "limit", 1.0))
+    return 0 if report("large_update", claims) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,417 @@
+"""A party's line to the coordinator: Flower's fleet interface, over one host, one port, one pair of certificates.
+
+Flower's own SuperNode installs and imports what the SuperLink sends it. This link speaks the same HTTP interface and
+never asks for a bundle: it takes messages, and answers them. It goes nowhere else: no proxy out of the environment, no
+redirect, no name but the coordinator's.
+
+What is used of Flower 1.41.0 here is not public. `contract` lists it and is tested; with another version the link
+refuses to start (`FlowerChanged`) instead of failing in the middle of a round.
+
+    register     once for each key; "in use" means that it was done before
+    activate     refused while an earlier life of this node still counts as online: up to two heartbeats
+    heartbeat    every few seconds, by itself
+    pull, push   messages without contents, then the objects they are made of, in chunks of 5 MiB
+    deactivate   when it ends in good order
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import ssl
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from importlib.metadata import version
+from types import TracebackType
+from typing import Final, Self, TypeVar
+
+import httpx
+from flwr.app import Message
+from flwr.app.message import remove_content_from_message
+from flwr.common.serde import message_from_proto, message_to_proto
+from flwr.proto.fleet_pb2 import (
+    ActivateNodeRequest,
+    DeactivateNodeRequest,
+    PullMessagesRequest,
+    PushMessagesRequest,
+    RegisterNodeFleetRequest,
+)
+from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
+from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest, ObjectTree, PullObjectRequest, PushObjectRequest
+from flwr.proto.node_pb2 import Node
+from flwr.supercore.error import FlowerError
+from flwr.supercore.error.base import ApiErrorCode
+from flwr.supercore.inflatable.inflatable_object import (
+    get_all_nested_objects,
+    get_object_tree,
+    iterate_object_tree,
+    no_object_id_recompute,
+)
+from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
+from flwr.supernode.fleet_http_client import FleetHttpClient
+from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
+
+from partbook.errors import AlreadyConnected, CertificateRefused, CoordinatorUnreachable, FlowerChanged, WrongClock
+from partbook.identity.tls import Leaf
+from partbook.plan.greeting import CLOCKS_APART
+
+FLOWER: Final = "1.41.0"
+HEARTBEAT: Final = 10.0  # seconds, the least that Flower takes: a node that is killed counts as online for two of them
+REFUSED_FOR: Final = 3 * HEARTBEAT + 30.0  # seconds of refused activation, after which somebody else has this key
+FIRST_WAIT: Final = 0.25  # seconds before the second try
+LONGEST_WAIT: Final = 10.0
+CALL_TIMEOUT: Final = 60.0
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+
+class Stopped(Exception):
+    """The link was told to end while it waited; nobody's mistake."""
+
+
+class _Unknown(Exception):
+    """The SuperLink, or the front before it, does not know this node any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Incoming:
+    """A message whose content was not fetched yet.
+
+    Attributes:
+        message: Flower's, with its metadata alone.
+        tree: of the objects it is made of.
+    """
+
+    message: Message
+    tree: ObjectTree
+
+    @property
+    def kind(self) -> str:
+        """Its message type."""
+        kind: str = self.message.metadata.message_type
+        return kind
+
+
+def contract() -> None:
+    """Return if the installed Flower is the one that this module was written against.
+
+    Raises:
+        FlowerChanged: it is another.
+    """
+    found = version("flwr")
+    if found != FLOWER:
+        raise FlowerChanged(f"flwr {found} is installed; this Partbook speaks {FLOWER}. Install the pinned version.")
+    client = FleetHttpClient("https://localhost", verify=ssl.create_default_context())
+    try:
+        if not isinstance(getattr(client, "_client", None), httpx.Client):
+            raise FlowerChanged("Flower's fleet client holds no httpx client any more; install the pinned version.")
+    finally:
+        client.close()
+
+
+class Link:
+    """A line that is kept up: every call is tried again, with growing pauses, until it goes through or `stop` is set."""
+
+    def __init__(
+        self,
+        address: str,
+        context: ssl.SSLContext,
+        leaf: Leaf,
+        *,
+        stop: threading.Event | None = None,
+        patience: float = float("inf"),
+    ) -> None:
+        """Nothing is sent yet.
+
+        Args:
+            address: `host:port` of the coordinator.
+            context: trusts the coordinator alone, presents this party's certificate.
+            leaf: its TLS key, by which Flower knows the node, and which signs the time for Flower's own check.
+            stop: ends every wait.
+            patience: seconds for which an unreachable coordinator is tried before `connect` gives up.
+        """
+        contract()
+        self._address, self._public_key = address, leaf.public_key
+        self._stop = stop or threading.Event()
+        self._patience = patience
+        signing = NodeAuthHttpInterceptor(leaf.private_key, leaf.private_key.public_key())
+        self._client = FleetHttpClient(
+            f"https://{address}", verify=context, timeout=CALL_TIMEOUT, interceptors=[signing]
+        )
+        # Flower's client would follow redirects and proxies, to wherever these lead.
+        self._client._client.close()
+        self._client._client = httpx.Client(
+            verify=context, timeout=CALL_TIMEOUT, follow_redirects=False, trust_env=False
+        )
+        self._node: Node | None = None
+        self._beating: threading.Thread | None = None
+        self._over = threading.Event()
+        self._reviving = threading.Lock()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def node_id(self) -> int:
+        """Flower's number of this node."""
+        assert self._node is not None, "connect first"
+        number: int = self._node.node_id
+        return number
+
+    def connect(self) -> int:
+        """Come online; returns the node's number.
+
+        Raises:
+            WrongClock: the two clocks are more than five minutes apart.
+            CertificateRefused: one of the two sides does not trust the other.
+            AlreadyConnected: another process is online with this key.
+            CoordinatorUnreachable: nobody answered for `patience` seconds.
+            Stopped: it was told to stop.
+        """
+        self._enter()
+        self._beating = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+        self._beating.start()
+        return self.node_id
+
+    def receive(self) -> Incoming | None:
+        """The next message, without its content; None where there is none now."""
+        response = self._as_node(lambda node: self._client.PullMessages(PullMessagesRequest(node=node)))
+        if not response.messages_list:
+            return None
+        return Incoming(message_from_proto(response.messages_list[0]), response.message_object_trees[0])
+
+    def fetch(self, incoming: Incoming) -> Message:
+        """The message with its content; the SuperLink may forget it then.
+
+        Raises:
+            LookupError: the SuperLink has lost a part of it; it will be sent again.
+        """
+        run, identifier = incoming.message.metadata.run_id, incoming.message.metadata.message_id
+        contents = {}
+        for tree in iterate_object_tree(incoming.tree):
+            contents[tree.object_id] = self._object(run, tree.object_id)
+        request = ConfirmMessageReceivedRequest(run_id=run, message_object_id=identifier)
+
+        def confirm(node: Node) -> object:
+            request.node.CopyFrom(node)
+            return self._client.ConfirmMessageReceived(request)
+
+        self._as_node(confirm)
+        message = inflate_object_from_contents(identifier, contents)
+        assert isinstance(message, Message), "a message's root object is a message"
+        message.metadata.__dict__["_message_id"] = identifier
+        return message
+
+    def reply(self, message: Message) -> None:
+        """Send an answer, object by object. Of a run that is over, nobody wants it: it is dropped."""
+        with no_object_id_recompute():
+            message.metadata.__dict__["_message_id"] = message.object_id
+            objects, tree = get_all_nested_objects(message), get_object_tree(message)
+            head = message_to_proto(remove_content_from_message(message))
+        run = message.metadata.run_id
+        try:
+            response = self._as_node(
+                lambda node: self._client.PushMessages(
+                    PushMessagesRequest(node=node, messages_list=[head], message_object_trees=[tree])
+                )
+            )
+            wanted = set(response.objects_to_push)
+            for identifier in [name for name in objects if name in wanted]:
+                content = objects.pop(identifier).deflate()
+                self._push(run, response.session_id, identifier, content)
+        except httpx.HTTPStatusError as error:
+            log.info("an answer was not taken (%s): its run is over", _reason(error.response))
+
+    def close(self) -> None:
+        """Go offline, as far as the coordinator can be told; nothing is raised."""
+        self._over.set()
+        if self._beating is not None:
+            self._beating.join(timeout=2 * HEARTBEAT)
+        if self._node is not None:
+            try:
+                self._client.DeactivateNode(DeactivateNodeRequest(node_id=self._node.node_id))
+            except Exception as error:
+                log.info("could not say goodbye (%s)", type(error).__name__)
+            self._node = None
+        self._client.close()
+
+    def _enter(self) -> None:
+        try:
+            self._call(lambda: self._client.RegisterNode(RegisterNodeFleetRequest(public_key=self._public_key)))
+        except httpx.HTTPStatusError as error:
+            if _code(error.response) != ApiErrorCode.PUBLIC_KEY_ALREADY_IN_USE:
+                raise _refused(error) from error
+        refused_since, wait = time.monotonic(), FIRST_WAIT
+        while True:
+            try:
+                answer = self._call(
+                    lambda: self._client.ActivateNode(
+                        ActivateNodeRequest(public_key=self._public_key, heartbeat_interval=HEARTBEAT)
+                    )
+                )
+                self._node = Node(node_id=answer.node_id)
+                return
+            except httpx.HTTPStatusError as error:
+                if _code(error.response) != ApiErrorCode.FLEET_NODE_ACTIVATION_FAILED:
+                    raise _refused(error) from error
+                if time.monotonic() - refused_since > REFUSED_FOR:
+                    raise AlreadyConnected(
+                        f"The coordinator at {self._address} says that a node with this key has been online for "
+                        f"{REFUSED_FOR:.0f} s. If this label's node runs on another machine, stop one of the two: "
+                        "two nodes with one key would keep two ledgers."
+                    ) from error
+                log.info("an earlier life of this node still counts as online; trying again in %.1f s", wait)
+            self._pause(wait)
+            wait = min(2 * wait, LONGEST_WAIT / 4)
+
+    def _as_node(self, work: Callable[[Node], T]) -> T:
+        """`work` with the node's number, which is asked for anew where it is not known any more."""
+        for _ in range(3):
+            node = self._node
+            assert node is not None, "connect first"
+            try:
+                return self._call(lambda node=node: work(node), known=True)  # type: ignore[misc]
+            except _Unknown:
+                self._revive(node)
+        raise CoordinatorUnreachable(
+            f"The coordinator at {self._address} takes this node in and then does not know it; look at its log."
+        )
+
+    def _revive(self, before: Node) -> None:
+        with self._reviving:
+            if self._node == before:
+                log.warning("the coordinator does not know this node any more; coming online anew")
+                self._enter()
+
+    def _beat(self) -> None:
+        while not self._over.wait(HEARTBEAT * random.uniform(0.6, 0.8)):  # noqa: S311 — spreads load, protects nothing
+            node = self._node
+            if node is None:
+                continue
+            try:
+                request = SendNodeHeartbeatRequest(node=node, heartbeat_interval=HEARTBEAT)
+                known = self._client.SendNodeHeartbeat(request).success
+            except httpx.HTTPStatusError as error:
+                known = error.response.status_code != httpx.codes.FORBIDDEN
+            except httpx.TransportError:
+                continue  # the calls of the main loop say so, and wait
+            try:
+                if not known:
+                    self._revive(node)
+            except Exception as error:
+                log.warning("could not come online again: %s", error)
+
+    def _object(self, run: int, identifier: str) -> bytes:
+        wait = 0.05
+        while True:
+            response = self._as_node(
+                lambda node: self._client.PullObject(PullObjectRequest(node=node, run_id=run, object_id=identifier))
+            )
+            if not response.object_found:
+                raise LookupError(identifier)
+            if response.object_available:
+                content: bytes = response.object_content
+                return content
+            self._pause(wait)  # the coordinator is still sending it
+            wait = min(2 * wait, 2.0)
+
+    def _push(self, run: int, session: str, identifier: str, content: bytes) -> None:
+        self._as_node(
+            lambda node: self._client.PushObject(
+                PushObjectRequest(
+                    node=node, run_id=run, object_id=identifier, object_content=content, session_id=session
+                )
+            )
+        )
+
+    def _call(self, work: Callable[[], T], *, known: bool = False) -> T:
+        """One call, tried again while the coordinator cannot be reached."""
+        began, wait, told = time.monotonic(), FIRST_WAIT, False
+        while True:
+            try:
+                result = work()
+                if told:
+                    log.info("the coordinator answers again, after %.0f s", time.monotonic() - began)
+                return result
+            except httpx.HTTPStatusError as error:
+                status = error.response.status_code
+                if known and status == httpx.codes.FORBIDDEN and _code(error.response) is None:
+                    raise _Unknown from error
+                if status not in (
+                    httpx.codes.BAD_GATEWAY,
+                    httpx.codes.SERVICE_UNAVAILABLE,
+                    httpx.codes.GATEWAY_TIMEOUT,
+                ):
+                    raise
+                why = _reason(error.response)
+            except httpx.TransportError as error:
+                if _is_trust(error) and self._node is None:
+                    raise CertificateRefused(
+                        f"The coordinator at {self._address} and this machine do not accept each other's certificates "
+                        f"({error}). Compare roster versions, clocks and host names: `partbook doctor` checks them."
+                    ) from error
+                why = f"{type(error).__name__}: {error}"
+            if self._node is None and time.monotonic() - began > self._patience:
+                raise CoordinatorUnreachable(
+                    f"Nobody answered at {self._address} for {self._patience:g} s ({why}). Check the address, the "
+                    "firewall, and whether the coordinator runs."
+                )
+            if not told:
+                log.warning("the coordinator at %s does not answer (%s); trying until it does", self._address, why)
+                told = True
+            self._pause(wait * random.uniform(0.8, 1.2))  # noqa: S311 — spreads load, protects nothing
+            wait = min(2 * wait, LONGEST_WAIT)
+
+    def _pause(self, seconds: float) -> None:
+        if self._stop.wait(seconds):
+            raise Stopped
+
+
+def _code(response: httpx.Response) -> int | None:
+    """Flower's error code, where the answer holds one."""
+    found = FlowerError.from_json(response.text)
+    return None if found is None else int(found.code)
+
+
+def _reason(response: httpx.Response) -> str:
+    found = FlowerError.from_json(response.text)
+    return f"{response.status_code} {(found.message if found else response.text)[:200]}".strip()
+
+
+def _refused(error: httpx.HTTPStatusError) -> CertificateRefused | WrongClock:
+    apart = _clocks_apart(error.response)
+    if error.response.status_code == httpx.codes.UNAUTHORIZED and apart is not None and abs(apart) > CLOCKS_APART:
+        return WrongClock(
+            f"This machine's clock is {abs(apart):.0f} s {'ahead of' if apart > 0 else 'behind'} the coordinator's, which "
+            "takes no such node in; set it by NTP, on both machines."
+        )
+    return CertificateRefused(
+        f"The coordinator does not take this node in ({_reason(error.response)}). Compare roster versions with it; its "
+        "log names the reason."
+    )
+
+
+def _clocks_apart(response: httpx.Response) -> float | None:
+    """Seconds by which this machine's clock is ahead of the one that answered, by the answer's Date (RFC 9110, 6.6.1)."""
+    try:
+        return time.time() - parsedate_to_datetime(response.headers["date"]).timestamp()
+    except (KeyError, ValueError, TypeError):
+        return None
+
+
+def _is_trust(error: httpx.TransportError) -> bool:
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ssl.SSLError):
+            return True
+        cause = cause.__cause__ or cause.__context__
+    return "certificate" in str(error).lower() or "tlsv1" in str(error).lower()
