@@ -8,13 +8,19 @@ export FLWR_TELEMETRY_ENABLED = 0
 export FLWR_DISABLE_UPDATE_CHECK = 1
 export FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION = 1
 
-.PHONY: demo test lint format wheel check-wheel base seeds bench bench-ingest bench-generation bench-startup bench-fresh bench-secagg bench-dp bench-noise bench-accounting bench-utility bench-audit bench-scale bench-memory clean
+.PHONY: demo test lint format wheel check-wheel base seeds bundle demo-processes soak bench bench-ingest bench-generation bench-startup bench-fresh bench-secagg bench-dp bench-noise bench-accounting bench-utility bench-audit bench-scale bench-large bench-processes bench-recovery bench-memory clean
 
 demo: $(READY)  ## four labels, one generator: everything, on real audio
 	$(BIN)/partbook demo
 
+demo-processes: $(READY)  ## a coordinator, three labels and a custodian as processes of their own, with TLS
+	$(BIN)/partbook demo-processes
+
+soak: $(READY)  ## 200 rounds with random kills and cuts
+	$(BIN)/python -m benchmarks.soak --rounds $(or $(ROUNDS),200)
+
 test: $(READY)  ## every test
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(or $(WORKERS),2) --dist loadfile
 
 lint: $(READY)  ## ruff and mypy, strict
 	$(BIN)/ruff check .
@@ -30,6 +36,9 @@ check-wheel: wheel  ## install the wheel for a node alone, in an empty environme
 	cd build && node/bin/partbook node --help
 	build/node/bin/python -I -c "from importlib.util import find_spec as f; assert not any(map(f, ('grpc_reflection', 'music21', 'opacus', 'pytest')))"
 
+bundle: $(READY)  ## an air-gap bundle for ROLE=node, custodian or coordinator: dist/partbook-ROLE-….tar
+	$(BIN)/python -m deploy.bundle --role $(or $(ROLE),node)
+
 base: $(READY)  ## make the shipped base model again, from public scores alone
 	$(BIN)/partbook base train --out common/partbook/model/base
 
@@ -38,7 +47,7 @@ seeds: $(READY)  ## the demo without noise on three seeds, and the table of docs
 
 bench: bench-ingest bench-generation bench-startup bench-secagg bench-dp bench-noise bench-accounting
 
-bench-ingest bench-generation bench-startup bench-fresh bench-secagg bench-dp bench-noise bench-accounting bench-utility bench-audit bench-scale: bench-%: $(READY)  ## claims, measured against their peers or limits
+bench-ingest bench-generation bench-startup bench-fresh bench-secagg bench-dp bench-noise bench-accounting bench-utility bench-audit bench-scale bench-large bench-processes bench-recovery: bench-%: $(READY)  ## claims, measured against their peers or limits
 	$(BIN)/python -m benchmarks.$*
 
 bench-memory: $(READY)  ## what hearing the past is worth, for the newest run of the demo (or RUN=runs/…)

@@ -1,12 +1,13 @@
 """A sealed update of fifty million numbers, end to end: how much memory each party's process ever takes, and how long.
 
 Every party is a process of its own: labels' nodes and the custodian answer with their real Flower apps, the
-coordinator runs its real attempt, has the sum opened, and hands it to the labels, which take the step. Messages cross
-as Flower's own objects, in pieces of 5 MiB, through a `Transport` over pipes.
+coordinator runs its real attempt, has the sum opened, and hands it to the labels, which take the step; at the end the
+labels release the model to it. Messages cross as Flower's own objects, in pieces of 5 MiB, through a `Transport` over
+pipes.
 
 Two things are not real. No adapter of the small base model has fifty million numbers: a label's learner is replaced by
-one that draws its vector from the operating system, so what training would take is not in the figures. And there is no
-SuperLink between the processes: what it holds, it holds on its disk.
+one that draws its vector from the operating system, and the coordinator scores and keeps no model, so what training and
+scoring would take is not in the figures. And there is no SuperLink between the processes.
 
 The sum is checked number by number against that of the vectors, which each label writes down once its peak was read.
 
@@ -25,7 +26,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -135,12 +136,10 @@ class Pipes:
 
     Attributes:
         connections: by party.
-        sent: bytes by message kind, Flower's envelopes included.
-        largest: content of the largest message, bytes.
+        largest: content of the largest message, bytes, Flower's envelopes included.
     """
 
     connections: Mapping[str, Connection]
-    sent: dict[str, int] = field(default_factory=dict)
     largest: int = 0
 
     def members(self) -> list[str]:
@@ -155,9 +154,7 @@ class Pipes:
 
         def ask(numbered: tuple[int, str]) -> RecordDict:
             number, party = numbered
-            size = send(self.connections[party], Message(requests[party], number + 1, kind))
-            self.largest = max(self.largest, size)
-            self.sent[kind] = self.sent.get(kind, 0) + size
+            self.largest = max(self.largest, send(self.connections[party], Message(requests[party], number + 1, kind)))
             return receive(self.connections[party]).content
 
         with ThreadPoolExecutor(len(requests)) as pool:
@@ -262,7 +259,12 @@ def coordinator_process(
         assert not attempt.record.dropped, attempt.record.dropped
         for kind, spent in attempt.record.seconds.items():
             seconds[kind] = seconds.get(kind, 0.0) + spent / rounds
-    told = {"before": began, "peak": peak(), "seconds": seconds, "sent": transport.sent, "largest": transport.largest}
+    adding, like = peak(), stand_in(parameters)
+    say("release")
+    clock = time.monotonic()
+    sums.release(rounds, model, like)
+    seconds["release"] = time.monotonic() - clock
+    told = {"before": began, "peak": peak(), "adding": adding, "seconds": seconds, "largest": transport.largest}
     (folder / f"{COORDINATOR}.json").write_text(json.dumps(told))
 
 
@@ -323,15 +325,15 @@ class Ran:
 
     Attributes:
         processes: by party, peak memory and that before the first message, GB.
-        seconds: of each exchange, mean over the rounds.
-        sent: bytes the coordinator sent, by message kind.
+        adding: the coordinator's before the release, GB.
+        seconds: of each exchange, mean over the rounds, and of the release.
         largest: message of the coordinator, bytes.
         exact: whether the last opened sum was that of the last vectors.
     """
 
     processes: dict[str, tuple[float, float]]
+    adding: float
     seconds: dict[str, float]
-    sent: dict[str, int]
     largest: int
     exact: bool
 
@@ -381,7 +383,7 @@ def run(folder: Path, parameters: int, members: int, rounds: int) -> Ran:
     told = {name: json.loads((folder / f"{name}.json").read_text()) for name in running}
     last = told[COORDINATOR]
     processes = {name: (about["peak"], about["before"]) for name, about in told.items()}
-    return Ran(processes, last["seconds"], last["sent"], last["largest"], is_exact(folder, labels, parameters))
+    return Ran(processes, last["adding"], last["seconds"], last["largest"], is_exact(folder, labels, parameters))
 
 
 def is_exact(folder: Path, labels: list[str], parameters: int) -> bool:
@@ -418,10 +420,11 @@ def main(arguments: list[str]) -> int:
     print(f"{chosen.members} labels, {chosen.parameters:,} numbers of {BITS} bits, sealed, {chosen.rounds} rounds in "
           f"{time.monotonic() - began:.0f} s; the sum is {'exact' if ran.exact else 'WRONG'}")  # fmt: skip
     for kind, seconds in ran.seconds.items():
-        print(f"    {kind:18} {seconds:7.1f} s a round, {ran.sent[kind] / 1e6 / chosen.rounds:8.1f} MB sent to parties")
+        print(f"    {kind:18} {seconds:7.1f} s{'' if kind == 'release' else ' a round'}")
     print(f"    largest message to a party: {ran.largest / 1e6:.1f} MB")
     for name, (most, before) in ran.processes.items():
         print(f"    {name:18} {most:5.2f} GB at most, {before:.2f} GB before the first message")
+    print(f"    {COORDINATOR} before the release, which it holds as a whole: {ran.adding:.2f} GB")
     kinds = {"a label's node": names(chosen.members), "the custodian": ["Custodian"], "the coordinator": [COORDINATOR]}
     size = f"{chosen.parameters / 1e6:g}M"
     claims = [

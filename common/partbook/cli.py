@@ -79,6 +79,10 @@ class _LazyGroup(click.Group):
         try:
             application = getattr(importlib.import_module(module), attribute)
         except ModuleNotFoundError as error:
+            if error.name and f"{module}.".startswith(f"{error.name}."):
+                raise click.ClickException(
+                    f"`partbook {cmd_name}` is not on this machine: what is installed here is another role's."
+                ) from error
             if (error.name or "").startswith("partbook"):
                 raise
             raise click.ClickException(

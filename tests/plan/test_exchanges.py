@@ -122,7 +122,7 @@ OPENED = {"contributions": 3, "chunk": 0, "sha256": "a" * 64, "keys": {"A": "x"}
         (e.Opened, OPENED, {"keys": {"A": "x" * 201}}),
         (e.Opened, OPENED, {"keys": ["A"]}),
         (e.ModelHash, {"model": "a" * 64}, {"model": ""}),
-        (e.Publish, {"endorsements": ["x"]}, {"endorsements": ["x" * 10_001]}),
+        (e.Publish, {"endorsements": ["x"], "chunk": 0}, {"endorsements": ["x" * 10_001]}),
     ],
 )
 def test_a_body_has_its_fields_and_no_others(body: type[e.Body], good: dict, wrong: dict) -> None:

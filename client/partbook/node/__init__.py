@@ -3,6 +3,7 @@
 `cli`     `partbook node …`: ingest recordings, look at the vault, its budget and its policy (`budget_cli`)
 `label`   the label in a round: checks the plan, trains, adds its update to a sum that nobody reads
 `keeping`, `shared_model`  what it keeps between exchanges, encrypted, and the model of sealed rounds
+`opened_sum`  chunks of an opened sum, until all are there
 `policy`  what the label allows, and which plans it therefore refuses
 `ledger`  what every recording has lost of its privacy (`debits` says who pays, `chain` keeps the rows)
 `budget`, `withdrawal`     what is left of it, for people; taking a recording out for good

@@ -64,6 +64,7 @@ REFUSED_FOR: Final = 3 * HEARTBEAT + 30.0  # seconds of refused activation, afte
 FIRST_WAIT: Final = 0.25  # seconds before the second try
 LONGEST_WAIT: Final = 10.0
 CALL_TIMEOUT: Final = 60.0
+NOTICED: Final = 2.0  # seconds between the goodbye of an earlier life and the next activation
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -114,7 +115,7 @@ def contract() -> None:
 
 
 class Link:
-    """A line that is kept up: every call is tried again, with growing pauses, until it goes through or `stop` is set."""
+    """A line that is kept up: a call is tried again, after growing pauses, until it goes through or `stop` is set."""
 
     def __init__(
         self,
@@ -124,6 +125,7 @@ class Link:
         *,
         stop: threading.Event | None = None,
         patience: float = float("inf"),
+        earlier: int | None = None,
     ) -> None:
         """Nothing is sent yet.
 
@@ -133,11 +135,12 @@ class Link:
             leaf: its TLS key, by which Flower knows the node, and which signs the time for Flower's own check.
             stop: ends every wait.
             patience: seconds for which an unreachable coordinator is tried before `connect` gives up.
+            earlier: number of a life of this node that is surely over, and may not have said so.
         """
         contract()
         self._address, self._public_key = address, leaf.public_key
         self._stop = stop or threading.Event()
-        self._patience = patience
+        self._patience, self._earlier = patience, earlier
         signing = NodeAuthHttpInterceptor(leaf.private_key, leaf.private_key.public_key())
         self._client = FleetHttpClient(
             f"https://{address}", verify=context, timeout=CALL_TIMEOUT, interceptors=[signing]
@@ -250,6 +253,7 @@ class Link:
         except httpx.HTTPStatusError as error:
             if _code(error.response) != ApiErrorCode.PUBLIC_KEY_ALREADY_IN_USE:
                 raise _refused(error) from error
+        self._bury()
         refused_since, wait = time.monotonic(), FIRST_WAIT
         while True:
             try:
@@ -272,6 +276,17 @@ class Link:
                 log.info("an earlier life of this node still counts as online; trying again in %.1f s", wait)
             self._pause(wait)
             wait = min(2 * wait, LONGEST_WAIT / 4)
+
+    def _bury(self) -> None:
+        """Say goodbye for the earlier life, and give the coordinator a moment to notice what it was asked in vain."""
+        earlier, self._earlier = self._earlier, None
+        if earlier is None:
+            return
+        try:
+            self._call(lambda: self._client.DeactivateNode(DeactivateNodeRequest(node_id=earlier)))
+            self._pause(NOTICED)
+        except httpx.HTTPStatusError as error:
+            log.debug("the earlier life was over already (%s)", _reason(error.response))
 
     def _as_node(self, work: Callable[[Node], T]) -> T:
         """`work` with the node's number, which is asked for anew where it is not known any more."""
@@ -391,8 +406,8 @@ def _refused(error: httpx.HTTPStatusError) -> CertificateRefused | WrongClock:
     apart = _clocks_apart(error.response)
     if error.response.status_code == httpx.codes.UNAUTHORIZED and apart is not None and abs(apart) > CLOCKS_APART:
         return WrongClock(
-            f"This machine's clock is {abs(apart):.0f} s {'ahead of' if apart > 0 else 'behind'} the coordinator's, which "
-            "takes no such node in; set it by NTP, on both machines."
+            f"This machine's clock is {abs(apart):.0f} s {'ahead of' if apart > 0 else 'behind'} the coordinator's, "
+            "which takes no such node in; set it by NTP, on both machines."
         )
     return CertificateRefused(
         f"The coordinator does not take this node in ({_reason(error.response)}). Compare roster versions with it; its "
@@ -401,7 +416,7 @@ def _refused(error: httpx.HTTPStatusError) -> CertificateRefused | WrongClock:
 
 
 def _clocks_apart(response: httpx.Response) -> float | None:
-    """Seconds by which this machine's clock is ahead of the one that answered, by the answer's Date (RFC 9110, 6.6.1)."""
+    """Seconds by which this clock is ahead of the one that answered, by the answer's Date (RFC 9110, section 6.6.1)."""
     try:
         return time.time() - parsedate_to_datetime(response.headers["date"]).timestamp()
     except (KeyError, ValueError, TypeError):

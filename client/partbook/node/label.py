@@ -321,7 +321,7 @@ class LabelNode:
             return signed, stretch.astype("<f4").tobytes()
 
     def leave(self) -> int:
-        """Destroy what was not handed over and give back what was reserved for it; returns how many rounds' that was."""
+        """Destroy what was not handed over and give back what was reserved for it; returns for how many rounds."""
         with self._busy:
             reserved = sum(
                 debit.state == "reserved" and debit.federation == self._roster.federation

@@ -35,6 +35,7 @@ from partbook.identity.keys import IdentityKey
 from partbook.identity.passphrase import passphrase_of
 from partbook.identity.roster import Roster
 from partbook.identity.tls import client_context, renewed
+from partbook.node.earlier import forget, recall, remember
 from partbook.node.fleet import Incoming, Link, Stopped
 from partbook.node.holding import only_one
 from partbook.plan import wire
@@ -133,10 +134,13 @@ def run_party(
             leaf = renewed(settings.tls, identity, name)
             context = client_context(roster, settings.tls)
             due = leaf.expires.timestamp() - RENEW_BEFORE
-            with contextlib.suppress(Stopped), Link(settings.coordinator, context, leaf, stop=stop) as link:
-                link.connect()
+            earlier = recall(settings.state)
+            link = Link(settings.coordinator, context, leaf, stop=stop, earlier=earlier)
+            with contextlib.suppress(Stopped), link:
+                remember(settings.state, link.connect())
                 log.info("online at %s", settings.coordinator)
                 serve(link, app, config, allowed, stop, until=due, on_event=on_event)
+            forget(settings.state)
         log.info("%s has stopped", name)
 
 

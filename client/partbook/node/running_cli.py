@@ -64,8 +64,8 @@ def leave(config: Config, yes: Annotated[bool, typer.Option("--yes", help="Do no
     that no round waits for it.
     """
     from partbook.node import pausing
-    from partbook.node.label import LabelNode
     from partbook.node.holding import only_one
+    from partbook.node.label import LabelNode
     from partbook.node.settings import NodeSettings
 
     settings = NodeSettings.read(config)

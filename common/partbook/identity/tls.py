@@ -5,8 +5,8 @@ verifies makes the anchor's certificate itself, out of the roster, and a party's
 certificates that the party presents. Nobody sends an anchor to anybody, no authority can invent a member, and a new
 version of the roster is all that it takes to let somebody in or keep somebody out.
 
-    anchor   CA certificate with the party's identity key; its own signature is by a throwaway key, since verifiers
-             never look at it (OpenSSL without X509_V_FLAG_CHECK_SS_SIGNATURE, Go's crypto/x509, RFC 5280 6.1)
+    anchor   CA certificate with the party's identity key; its own signature is by a key that everybody knows, since
+             path validation begins behind it (RFC 5280, section 6.1); checked with OpenSSL 3.0, by default and strict
     leaf     the party's TLS key, certified by its identity key for some weeks; made anew on its own machine
 
 A role stands in every name, and only `serverAuth` for the coordinator and `clientAuth` for the others is certified, so
@@ -44,6 +44,9 @@ BACKDATED: Final = timedelta(hours=1)  # so that a clock a little behind takes a
 _ANCHORED_FROM: Final = datetime(2020, 1, 1, tzinfo=UTC)
 _ANCHORED_UNTIL: Final = datetime(2120, 1, 1, tzinfo=UTC)
 _SERVER, _CLIENT = "front", "party"  # stems of the files
+# Signs anchors, since something must: everybody knows it, and no verifier looks. RFC 6979 makes the bytes the same each
+# time, so that a store to which anchors are added again does not grow.
+_NOBODY: Final = ec.derive_private_key(1, ec.SECP256R1())
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,14 +111,20 @@ class Leaf:
             raise UnusableKey(f"The TLS key cannot be written to {folder}: {error.strerror}.") from error
 
     @classmethod
-    def load(cls, folder: Path) -> Leaf:
+    def load(cls, folder: Path, *, server: bool | None = None) -> Leaf:
         """What `save` wrote.
+
+        Args:
+            folder: where.
+            server: the coordinator's (True) or a party's (False), where a folder may hold both; None for whichever
+                is there.
 
         Raises:
             InsecureKeyFile: others may read the key.
             UnusableKey: there is none, or key and certificate do not belong together.
         """
-        stem = next((stem for stem in (_SERVER, _CLIENT) if (folder / f"{stem}.cert.pem").exists()), _CLIENT)
+        stems = (_SERVER, _CLIENT) if server is None else (_SERVER if server else _CLIENT,)
+        stem = next((stem for stem in stems if (folder / f"{stem}.cert.pem").exists()), stems[-1])
         key = read_secret(folder / f"{stem}.key.pem", "TLS key")
         try:
             leaf = cls(key, (folder / f"{stem}.cert.pem").read_bytes())
@@ -133,7 +142,7 @@ class Leaf:
 
 
 def anchor(name: str, public: PublicIdentity) -> bytes:
-    """A party's trust anchor, PEM: always with the same subject and key; its own signature means nothing."""
+    """A party's trust anchor, PEM: always the same bytes for a name and a key; its own signature means nothing."""
     subject = _subject(name)
     key = serialization.load_pem_public_key(public.pem)
     assert isinstance(key, ec.EllipticCurvePublicKey), "an identity is a P-256 key"
@@ -148,7 +157,7 @@ def anchor(name: str, public: PublicIdentity) -> bytes:
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(_usage(certifies=True), critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
-        .sign(ec.generate_private_key(ec.SECP256R1()), hashes.SHA256())
+        .sign(_NOBODY, hashes.SHA256(), ecdsa_deterministic=True)
     )
     return certificate.public_bytes(serialization.Encoding.PEM)
 
@@ -210,15 +219,18 @@ def renewed(
 ) -> Leaf:
     """The leaf in `folder`; issued anew where there is none, it is another's, or under a third of its life is left.
 
+    One that has not begun was made when this machine's clock was wrong, and is replaced as well.
+
     Raises:
         InsecureKeyFile: others may read the key that is there.
         UnusableKey: the disk refuses.
     """
     try:
-        found = Leaf.load(folder)
-        life = found.expires - found.begins
-        mine = found.name == name and _issued_by(found._read, identity.public) and _hosts(found._read) == set(hosts)
-        if mine and found.expires - datetime.now(UTC) > life / 3:
+        found = Leaf.load(folder, server=bool(hosts))
+        now, life = datetime.now(UTC), found.expires - found.begins
+        asked = {str(_host(host).value) for host in hosts}
+        mine = found.name == name and _issued_by(found._read, identity.public) and _hosts(found._read) == asked
+        if mine and found.begins <= now < found.expires - life / 3:
             return found
     except UnusableKey:
         pass
@@ -236,7 +248,7 @@ def client_context(roster: Roster, folder: Path) -> ssl.SSLContext:
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.load_verify_locations(cadata=anchor(COORDINATOR, roster.coordinator).decode())
-    return _set_up(context, folder)
+    return _set_up(context, folder, server=False)
 
 
 def server_context(roster: Roster, folder: Path) -> ssl.SSLContext:
@@ -248,22 +260,27 @@ def server_context(roster: Roster, folder: Path) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_verify_locations(cadata=anchors(roster).decode())
     context.verify_mode = ssl.CERT_REQUIRED
-    return _set_up(context, folder)
+    # A resumed session would be taken without another look at the client's certificate.
+    context.num_tickets = 0
+    return _set_up(context, folder, server=True)
 
 
 def party_of(certificate: bytes, roster: Roster) -> str:
     """Whose leaf a DER certificate is, by the key that issued it.
 
     Raises:
-        CertificateRefused: no party of the roster did.
+        CertificateRefused: no party of the roster did, or it is over: a connection may outlive it.
     """
     try:
         leaf = x509.load_der_x509_certificate(certificate)
         name = _common_name(leaf.subject)
-        if _issued_by(leaf, roster.identity_of(name)):
-            return name
+        mine = _issued_by(leaf, roster.identity_of(name))
     except (ValueError, ForgedMember):
-        pass
+        mine = False
+    if mine:
+        if datetime.now(UTC) >= leaf.not_valid_after_utc:
+            raise CertificateRefused(f"{name}'s certificate is over; start its process again, and it makes a new one.")
+        return name
     raise CertificateRefused("The certificate was issued by no party of the roster; compare roster versions.")
 
 
@@ -274,12 +291,12 @@ def public_key_of(certificate: x509.Certificate) -> bytes:
     return _spki(key)
 
 
-def _set_up(context: ssl.SSLContext, folder: Path) -> ssl.SSLContext:
-    leaf = Leaf.load(folder)
-    if datetime.now(UTC) >= leaf.expires:
+def _set_up(context: ssl.SSLContext, folder: Path, *, server: bool) -> ssl.SSLContext:
+    leaf = Leaf.load(folder, server=server)
+    if not leaf.begins <= datetime.now(UTC) < leaf.expires:
         raise ExpiredCertificate(
-            f"The certificate in {folder} was good until {leaf.expires:%Y-%m-%d %H:%M} UTC; start the party again, and "
-            "it makes a new one."
+            f"The certificate in {folder} is good from {leaf.begins:%Y-%m-%d %H:%M} to {leaf.expires:%Y-%m-%d %H:%M} "
+            "UTC only; check this machine's clock, start the party again, and it makes a new one."
         )
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.load_cert_chain(folder / f"{leaf._stem()}.cert.pem", folder / f"{leaf._stem()}.key.pem")

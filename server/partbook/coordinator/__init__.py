@@ -2,7 +2,7 @@
 
 `rounds`       the loop, which reads as the algorithm
 `attempt`      one attempt at a round's sum, exchange by exchange
-`totals`       what contributions are added up in
+`totals`       what contributions are added up in; `shelf`: where they lie, since memory has no room for them
 `sealed`       what follows a sealed sum: opening, stepping, releasing
 `checkpoints`  states on disk, and resuming
 `validation`   public held-out recordings, scored after each round

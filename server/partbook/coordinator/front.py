@@ -194,7 +194,8 @@ class Front:
             if scope["method"] != "POST":
                 raise Refused(405, "Only POST is answered.")
             body = await _read(receive)
-            checked(path, body, party, public_key_of(x509.load_der_x509_certificate(certificate)), self._bindings.nodes.get(party, set()))
+            key = public_key_of(x509.load_der_x509_certificate(certificate))
+            checked(path, body, party, key, self._bindings.nodes.get(party, set()))
             await self._forward(path, body, party, scope, send)
         except Refused as refusal:
             log.warning("refused %s's %s %s: %s", party, scope.get("method"), str(scope.get("path"))[:100], refusal)

@@ -175,7 +175,7 @@ class GridTransport:
             groups.setdefault(id(entry[2]), []).append(entry)
         for group in groups.values():
             pushed = list(self._grid.push_messages([Message(content, node, kind) for _, node, content in group]))
-            for (party, node, _), identifier in zip(group, pushed or [None] * len(group), strict=True):
+            for (party, node, _), identifier in zip(group, pushed or [""] * len(group), strict=True):
                 if identifier:
                     messages[identifier] = party
                 else:
@@ -275,4 +275,4 @@ def _refusal(answer: RecordDict | Exception) -> str | None:
     if isinstance(answer, Exception):
         return str(answer)
     record = answer.config_records.get("refusal")
-    return None if record is None else f"{record.get('error')}: {record.get('reason')}"[:600]
+    return None if record is None else f"{record.get('error')!s}: {record.get('reason')!s}"[:600]

@@ -6,6 +6,7 @@
 `base`          the public base model, and the one command that makes it
 `grid`          Flower's Grid inside one process
 `federation`    a ServerApp and its ClientApps on that grid
+`ray_engine`    the same apps on Flower's simulation engine, past one machine
 `drops`         members that fall away on purpose
 `parties`       keys and roster of a simulated federation
 `noise`         from the ε a person asks for to σ, a public batch, and policies that hold a run to it

@@ -34,6 +34,13 @@ class NoiseKind(enum.StrEnum):
     none = "none"
 
 
+class Engine(enum.StrEnum):
+    """`partbook.simulation.trial.Engine`, for the command line."""
+
+    process = "process"
+    ray = "ray"
+
+
 _Noise = Annotated[
     NoiseKind,
     typer.Option(
@@ -282,6 +289,13 @@ def trial(
     seed: Annotated[
         int | None, typer.Option(min=0, help="For a run that can be repeated; drawn where not given.")
     ] = None,
+    engine: Annotated[
+        Engine,
+        typer.Option(
+            help="process: all labels in this process. ray: Flower's engine, here or on RAY_ADDRESS's cluster."
+        ),
+    ] = Engine.process,
+    workers: Annotated[int, typer.Option(min=1, max=1024, help="Labels that work at a time on this machine.")] = 2,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, and nothing else.")] = False,
 ) -> None:
     """Run the rounds of a whole federation on this machine: every party, with keys of its own.
@@ -327,6 +341,8 @@ def trial(
         step=server_step(asked, learning_rate=server_rate, momentum=momentum),
         base=base or BASE,
         seed=seed,
+        engine=engine.value,
+        workers=workers,
     )
     running = Trial(options)
     stopped: PartbookError | None = None

@@ -157,7 +157,9 @@ class ProcessFederation:
             ServiceFailed: they do not.
         """
         process = self._start(COORDINATOR, ["coordinator", "start", "--home", str(self.home), "--json"])
-        self._until(lambda: self._services() if self._said(COORDINATOR, b'"ready": true') else None, process, COORDINATOR)
+        self._until(
+            lambda: self._services() if self._said(COORDINATOR, b'"ready": true') else None, process, COORDINATOR
+        )
 
     def start_node(self, member: str, *, wait: bool = True) -> None:
         """Start a label's node; `wait` until it is online."""

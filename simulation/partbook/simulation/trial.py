@@ -18,7 +18,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal, TypeAlias
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -45,6 +45,9 @@ from partbook.simulation.parties import CUSTODIAN, enrol
 
 FEDERATION: Final = "A trial on one machine"
 
+Engine: TypeAlias = Literal["process", "ray"]
+"""What works on the nodes: this process (`federation.simulate`), or Flower's engine (`ray_engine.simulate_on_ray`)."""
+
 
 @dataclass(frozen=True, slots=True)
 class TrialOptions:
@@ -64,6 +67,8 @@ class TrialOptions:
         base: the base model.
         seed: of the order in which recordings are visited and of rounding, without noise; drawn from the system where
             None.
+        engine: what works on the nodes. A trial may go on with the other: what it leads to is the same.
+        workers: nodes that are worked on at a time; on Ray, of this machine.
     """
 
     vaults: tuple[Path, ...]
@@ -78,6 +83,8 @@ class TrialOptions:
     step: ServerStep = field(default_factory=lambda: server_step(Asked()))
     base: Path = BASE
     seed: int | None = None
+    engine: Engine = "process"
+    workers: int = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +103,7 @@ class TrialResult:
         labels: their names.
         history: every finished round, those of earlier runs among them.
         traffic: of the rounds of this run; under the number after the last finished one, what followed it: the
-            release, or a round that was cut short.
+            release, or a round that was cut short. On Ray nobody counts it.
         adapter: the trained adapter's file; None until all rounds are done.
         privacy: what the rounds had cost each recording after each finished one, by its number.
         cost: what all have, those that were given up among them.
@@ -153,6 +160,8 @@ class Trial:
         self._options = options
         self._labels = labels_of(options.vaults)
         self._drops = [Drop.parse(text, list(self._labels)) for text in options.drops]
+        if self._drops and options.engine == "ray":
+            raise ConfigError("--drop is for the in-process engine; leave out --engine ray, or the drops.")
         count, threshold = len(self._labels), options.threshold
         if threshold is not None and not count < 2 * threshold <= 2 * count:
             raise ConfigError(f"threshold {threshold} must be above half of {count} labels, and at most all of them.")
@@ -213,11 +222,16 @@ class Trial:
                 self._tally.round = now.round + 1
             on_progress(now)
 
+        parties, workers = (self._config, self._nodes, self._custodian), self._options.workers
+        if self._options.engine == "ray":
+            from partbook.simulation.ray_engine import simulate_on_ray
+
+            simulate_on_ray(*parties, workers=workers, on_progress=progress)
+            return
         simulate(
-            self._config,
-            self._nodes,
-            self._custodian,
+            *parties,
             drops=self._drops,
+            workers=workers,
             on_progress=progress,
             on_crossing=self._tally.observe,
         )

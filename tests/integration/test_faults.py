@@ -1,0 +1,235 @@
+"""What goes wrong in a federation of weeks: too few labels, full disks, cut cables, wrong clocks, old backups, twins.
+
+One federation lives through all of it; each test leaves it whole, and the last one checks that its model is right.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from cutting import Cable
+from quartet import MEMBERS, Quartet
+
+from partbook.errors import RunFailed
+from partbook.node import pausing
+from partbook.node.policy import Policy
+from partbook.simulation.parties import ANYTHING
+from partbook.simulation.processes import ProcessFederation
+
+pytestmark = pytest.mark.timeout(900)
+
+
+@pytest.fixture(scope="module")
+def small_disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A file system of a few megabytes; the label's state lies on it."""
+    folder = tmp_path_factory.mktemp("disk")
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m,mode=700", "tmpfs", str(folder)], check=True)
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@pytest.fixture(scope="module")
+def cable() -> Iterator[list[Cable]]:
+    cables: list[Cable] = []
+    yield cables
+    for each in cables:
+        each.close()
+
+
+@pytest.fixture(scope="module")
+def quartet(
+    tmp_path_factory: pytest.TempPathFactory, small_disk: Path, cable: list[Cable], tiny_base, tiny_tokenizer
+) -> Iterator[Quartet]:
+    quartet = Quartet(tmp_path_factory.mktemp("faults"), tiny_base, tiny_tokenizer)
+    federation = quartet.federation
+    (federation.folder / "Bass").mkdir(exist_ok=True)
+    (federation.folder / "Bass" / "state").symlink_to(small_disk)
+    cable.append(Cable(federation.port))
+    federation.through["Tenor"] = cable[0].port
+    with federation:
+        yield quartet.up()
+
+
+def test_two_nodes_killed_at_once_abort_the_round_by_name_and_it_goes_on_when_they_are_back(quartet: Quartet) -> None:
+    federation = quartet.federation
+    configured(quartet, attempts=1, patience=25)
+    quartet.order("Alto", "kill query.share received")
+    quartet.order("Bass", "kill query.share received")
+    quartet.begin()
+    for member in ("Alto", "Bass"):
+        quartet.dies(member)
+    with pytest.raises(RunFailed, match=r"CohortTooSmall: Round 1: 1 of 3 .*Alto.*Bass"):
+        quartet.finish()
+    assert federation.rounds_done() == 0
+    configured(quartet)
+    for member in ("Alto", "Bass"):
+        quartet.back(member)
+    federation.start_run()
+    quartet.finish()
+
+
+def test_a_full_disk_at_a_node_ends_in_its_name_and_loses_nothing(quartet: Quartet, small_disk: Path) -> None:
+    configured(quartet, attempts=1)
+    quartet.order("Bass", "full train received")
+    quartet.begin()
+    with pytest.raises(RunFailed, match="(?s)CohortTooSmall.*Bass declined with .*Error.*(space|cannot be written)"):
+        quartet.finish()
+    (small_disk / "ballast").unlink()
+    configured(quartet)
+    quartet.federation.start_run()
+    quartet.finish()
+
+
+def test_a_minute_without_a_network_is_waited_out(quartet: Quartet, cable: list[Cable]) -> None:
+    quartet.begin()
+    quartet.reaches("query.share")
+    with cable[0].cut():
+        time.sleep(60)
+    quartet.finish()
+
+
+@pytest.mark.parametrize("seconds", [-600, 600])
+def test_a_node_whose_clock_is_ten_minutes_off_says_so_and_ends(quartet: Quartet, seconds: int) -> None:
+    federation = quartet.federation
+    assert federation.stop("Alto") == 0
+    quartet.order("Alto", f"clock {seconds}")
+    federation.start_node("Alto", wait=False)
+    process = federation.processes.pop("Alto")
+    assert process.wait(120) == 2
+    way = "behind" if seconds < 0 else "ahead of"
+    assert f"WrongClock: This machine's clock is {abs(seconds)} s {way} the coordinator's".replace(
+        "600", ""
+    ) in federation.last_words("Alto").replace("599", "").replace("600", "").replace("601", "")
+    quartet.orders("Alto").unlink()
+    quartet.back("Alto")
+
+
+def test_a_node_with_an_old_backup_of_its_model_catches_up(quartet: Quartet) -> None:
+    federation = quartet.federation
+    model = federation.node_config("Alto").model
+    old = model.with_suffix(".backup")
+    shutil.copy(model, old)
+    quartet.begin()
+    quartet.finish()
+    assert federation.stop("Alto") == 0
+    assert old.read_bytes() != model.read_bytes()
+    shutil.copy(old, model)
+    quartet.back("Alto")
+    quartet.begin()
+    quartet.finish()
+
+
+def test_the_same_state_started_twice_is_refused_on_the_spot(quartet: Quartet) -> None:
+    federation = quartet.federation
+    twin = subprocess.run(
+        node(federation.folder / "Alto" / "node.toml"), capture_output=True, text=True, timeout=120, check=False
+    )
+    assert twin.returncode == 2
+    assert f"AlreadyRunning: Process {federation.pid('Alto')} works in" in twin.stderr
+
+
+def test_the_same_key_started_twice_is_refused_by_the_coordinator(quartet: Quartet, tmp_path: Path) -> None:
+    federation = quartet.federation
+    with copy_of_alto(federation, tmp_path, tls=True) as twin:
+        assert twin.wait(200) == 2
+        assert "AlreadyConnected" in (tmp_path / "twin.log").read_text()
+    quartet.begin()
+    quartet.finish()
+
+
+def test_a_twin_with_a_certificate_of_its_own_is_not_listened_to(quartet: Quartet, tmp_path: Path) -> None:
+    federation = quartet.federation
+    with copy_of_alto(federation, tmp_path, tls=False) as twin:
+        federation.until("the twin is online", lambda: "online at" in (tmp_path / "twin.log").read_text())
+        quartet.begin()
+        quartet.finish()
+        assert twin.poll() is None
+    log = (federation.home / "link" / "logs" / "serverapp.log").read_text()
+    assert "a second node says with Alto's signature that it is Alto; it is not used" in log
+
+
+def test_a_paused_node_is_named_and_takes_part_again_when_resumed(quartet: Quartet) -> None:
+    configured(quartet, attempts=1)
+    pausing.pause(quartet.federation.folder / "Alto" / "state", "holidays")
+    quartet.begin()
+    with pytest.raises(RunFailed, match="CohortTooSmall.*Alto declined with NodePaused"):
+        quartet.finish()
+    pausing.resume(quartet.federation.folder / "Alto" / "state")
+    configured(quartet)
+    quartet.federation.start_run()
+    quartet.finish()
+
+
+def test_a_plan_beyond_a_labels_policy_is_refused_by_name(quartet: Quartet) -> None:
+    federation = quartet.federation
+    policy = federation.folder / "Alto" / "policy.toml"
+    configured(quartet, attempts=1)
+    assert federation.stop("Alto") == 0
+    policy.unlink()
+    Policy(epsilon_recording=8.0, rounds=100_000).write(policy)
+    quartet.back("Alto")
+    quartet.begin()
+    with pytest.raises(RunFailed, match="CohortTooSmall.*Alto declined with NoiseRefused"):
+        quartet.finish()
+    assert federation.stop("Alto") == 0
+    policy.unlink()
+    ANYTHING.write(policy)
+    quartet.back("Alto")
+    configured(quartet)
+    federation.start_run()
+    quartet.finish()
+
+
+def test_in_the_end_the_model_is_right_and_every_round_was_spent_once(quartet: Quartet) -> None:
+    for member in MEMBERS:
+        assert quartet.federation.stop(member) == 0
+    assert quartet.spent() == {member: [*range(1, quartet.rounds + 1)] for member in MEMBERS}
+    assert quartet.model_is_right()
+
+
+def configured(quartet: Quartet, *, attempts: int = 5, patience: float = 90.0) -> None:
+    """How stubborn the next run is."""
+    home = quartet.federation.home
+    server = (home / "server.toml").read_text().splitlines()
+    lines = [f"attempts = {attempts}" if line.startswith("attempts") else line for line in server]
+    (home / "server.toml").write_text("\n".join(lines) + "\n")
+    config = (home / "federation.toml").read_text().splitlines()
+    lines = [f"patience = {patience}" if line.startswith("patience") else line for line in config]
+    (home / "federation.toml").write_text("\n".join(lines) + "\n")
+
+
+def node(config: Path) -> list[str]:
+    return [sys.executable, "-m", "partbook.cli", "node", "start", "--config", str(config)]
+
+
+class copy_of_alto:  # noqa: N801 — reads as the phrase it is
+    """A second machine with a copy of Alto's files, except those that a running node locks."""
+
+    def __init__(self, federation: ProcessFederation, folder: Path, *, tls: bool) -> None:
+        original = federation.folder / "Alto"
+        shutil.copytree(federation.sites["Alto"].vault, folder / "vault")
+        for name in ("state", *(["tls"] if tls else [])):
+            shutil.copytree(original / name, folder / name)
+        text = (original / "node.toml").read_text()
+        text = text.replace(str(federation.sites["Alto"].vault.resolve()), str(folder / "vault"))
+        for name in ("state", "tls"):
+            text = text.replace(str(original / name), str(folder / name))
+        (folder / "node.toml").write_text(text)
+        self._log = (folder / "twin.log").open("wb")
+        self._process = subprocess.Popen(
+            node(folder / "node.toml"), stdout=self._log, stderr=self._log, start_new_session=True
+        )
+
+    def __enter__(self) -> subprocess.Popen[bytes]:
+        return self._process
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.wait()
+        self._log.close()
