@@ -29,8 +29,8 @@ from types import TracebackType
 from typing import Final, Self, TypeVar
 
 import httpx
-from flwr.app import Message
-from flwr.app.message import remove_content_from_message
+from flwr.app import Message, RecordDict
+from flwr.app.message import make_message, remove_content_from_message
 from flwr.common.serde import message_from_proto, message_to_proto
 from flwr.proto.fleet_pb2 import (
     ActivateNodeRequest,
@@ -198,10 +198,13 @@ class Link:
         Raises:
             LookupError: the SuperLink has lost a part of it; it will be sent again.
         """
-        run, identifier = incoming.message.metadata.run_id, incoming.message.metadata.message_id
-        contents = {}
-        for tree in iterate_object_tree(incoming.tree):
-            contents[tree.object_id] = self._object(run, tree.object_id)
+        metadata = incoming.message.metadata
+        run, identifier = metadata.run_id, metadata.message_id
+        # The root object says again what came with the message; only its one child, the content, is asked for.
+        if len(incoming.tree.children) != 1:
+            raise LookupError(identifier)
+        (root,) = incoming.tree.children
+        contents = {tree.object_id: self._object(run, tree.object_id) for tree in iterate_object_tree(root)}
         request = ConfirmMessageReceivedRequest(run_id=run, message_object_id=identifier)
 
         def confirm(node: Node) -> object:
@@ -209,10 +212,10 @@ class Link:
             return self._client.ConfirmMessageReceived(request)
 
         self._as_node(confirm)
-        message = inflate_object_from_contents(identifier, contents)
-        assert isinstance(message, Message), "a message's root object is a message"
-        message.metadata.__dict__["_message_id"] = identifier
-        return message
+        content = inflate_object_from_contents(root.object_id, contents)
+        if not isinstance(content, RecordDict):
+            raise LookupError(identifier)
+        return make_message(metadata, content)
 
     def reply(self, message: Message) -> None:
         """Send an answer, object by object. Of a run that is over, nobody wants it: it is dropped."""

@@ -48,6 +48,7 @@ from partbook.node.ledger import LEDGER_FILE, Ledger
 from partbook.node.opened_sum import OpenedSum
 from partbook.node.pausing import must_not_be_paused
 from partbook.node.policy import Policy
+from partbook.node.rosters import REMEDY, PinnedRosters
 from partbook.node.shared_model import SharedModel
 from partbook.plan import exchanges as e
 from partbook.plan.greeting import here
@@ -142,6 +143,7 @@ class LabelNode:
         with Vault.open(config.vault, config.key) as vault:
             self._kept = Keeping(config.kept, vault.rounds_key)
             self._ledger = Ledger.open(config.accounts, vault.ledger_key)
+        self._rosters = PinnedRosters(config.kept, self._roster, config.member)
         self._shared = SharedModel.load(config.model, self._learner.like)
         self._plan: RoundPlan | None = None
         self._round: NodeRound | None = None
@@ -252,11 +254,11 @@ class LabelNode:
 
         Raises:
             UnknownModel: the sum is not of the next round of the model held here.
+            ForgedMember: its round was played under an earlier roster, and does not count here (`PinnedRosters`).
             CorruptMessage, BadSignature, AlteredCiphertext: it is not what the custodian opened.
         """
         with self._busy:
-            plan = e.read_plan(plan_message, self._roster)
-            plan.session(self._roster)
+            plan = self._rosters.plan(plan_message)
             if plan.mode != "sealed":
                 raise CorruptMessage("An opened sum was handed over for a round that is not sealed.")
             if plan.round > self._shared.round:
@@ -307,9 +309,10 @@ class LabelNode:
                 endorsed.check(public, e.ENDORSED, plan.context(), endorsed.sender)
                 if e.ModelHash.of(endorsed).model == self._shared.hash:
                     agreed.add(endorsed.sender)
-            if len(agreed) < plan.threshold:
+            needed = self._rosters.agreement(plan)
+            if len(agreed) < needed:
                 raise CorruptMessage(
-                    f"{len(agreed)} labels endorsed the release of this model, {plan.threshold} are needed; "
+                    f"{len(agreed)} labels endorsed the release of this model, {needed} are needed; "
                     f"{self.member} keeps it."
                 )
             body = e.ModelHash(model=self._shared.hash)
@@ -395,9 +398,8 @@ class LabelNode:
         self._plan, self._round, self._left = plan, machine, left
 
     def _last_plan(self, plan_message: bytes) -> RoundPlan:
-        """The plan of the round that led to the model held here."""
-        plan = e.read_plan(plan_message, self._roster)
-        plan.session(self._roster)
+        """The plan of the round that led to the model held here, for the roster in force or one pinned before."""
+        plan = self._rosters.plan(plan_message)
         if plan.round != self._shared.round:
             raise StalePlan(
                 f"A release was asked for with the plan of round {plan.round}; {self.member} holds the model after "
@@ -433,7 +435,7 @@ class LabelNode:
         if model_hash != self._shared.hash:
             raise UnknownModel(
                 f"{self.member} holds the model after round {self._shared.round}, {self._shared.hash[:12]}…; the "
-                f"coordinator asks about {model_hash[:12]}…, which no agreed round led to."
+                f"coordinator asks about {model_hash[:12]}…, which no agreed round led to. If that stays so, {REMEDY}."
             )
 
     def _learn(self, plan: RoundPlan, state: dict[str, Tensor]) -> None:
@@ -498,6 +500,7 @@ class LabelNode:
         custodian = self._roster.custodian
         if custodian is None or self._receiving is None:
             raise ConfigError(f"{self.member} has no receiving key, or its roster no custodian; name them.")
+        self._rosters.may_step(plan, self._receiving.public)
         return OpenedSum(self._config.kept / "opened", plan, self.member, self._receiving, custodian, CHUNK)
 
     def _current(self) -> tuple[RoundPlan, NodeRound]:

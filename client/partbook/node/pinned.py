@@ -22,6 +22,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import wait as wait_for
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -43,9 +44,11 @@ from partbook.plan import wire
 if TYPE_CHECKING:
     from partbook.node.settings import PartySettings
 
-BUSY: Final = 0.05  # seconds between two looks for messages right after one came
 RENEW_BEFORE: Final = 86_400.0  # seconds before its certificate ends at which a party comes back with a new one
-IDLE: Final = 0.5  # the longest pause, reached step by step when none comes
+BUSY: Final = 0.05  # seconds between two looks for messages right after one came
+IDLE: Final = 0.5  # the same when none has come for long
+LAG: Final = 0.1  # a pause is at most this part of the time that was waited already, between these two
+EASE: Final = 3.0  # and at least so many times as long as a look takes: a coordinator with much to do is asked less
 
 Watcher = Callable[[str, str], None]  # told an event and the message type it is about
 
@@ -73,13 +76,14 @@ def serve(
         until: Unix time, seconds.
         on_event: told `received`, `answered` and `refused`.
     """
-    worker, pause = ThreadPoolExecutor(1, thread_name_prefix="work"), BUSY
+    worker = ThreadPoolExecutor(1, thread_name_prefix="work")
     working: list[Future[None]] = []
     last = time.monotonic()
     try:
         while not stop.is_set() and time.time() < until:
-            working = _still(working)
+            began = time.monotonic()
             incoming = link.receive()
+            took = time.monotonic() - began
             if incoming is not None:
                 on_event("received", incoming.kind)
                 job = _answering(link, app, config, allowed, incoming, on_event)
@@ -87,11 +91,15 @@ def serve(
                     working.append(worker.submit(job))
                 else:
                     job()
-                pause, last = BUSY, time.monotonic()
-                continue
-            if time.monotonic() - last > 2.0:
-                pause = min(IDLE, pause * 1.25)
-            stop.wait(pause)
+                last = time.monotonic()
+            if working:
+                # Nothing but a greeting is expected now; the end of the work is what is waited for.
+                wait_for(working, IDLE)
+                before, working = len(working), _still(working)
+                if len(working) < before:
+                    last = time.monotonic()
+            if not working:
+                stop.wait(max(BUSY, min(IDLE, LAG * (time.monotonic() - last)), EASE * took))
     except Stopped:
         pass
     finally:

@@ -106,6 +106,24 @@ def write_plan(key: IdentityKey, plan: RoundPlan) -> bytes:
     return Message.write(key, PLAN, plan.context(), COORDINATOR, body).encode()
 
 
+def unverified_plan(data: bytes) -> RoundPlan:
+    """The plan in a message, whoever signed it: to see which roster it is for, or to look into one's own files.
+
+    Raises:
+        CorruptMessage: it does not parse.
+    """
+    return RoundPlan.decode(PlanText.of(Message.decode(data)).text.encode())
+
+
+def endorsements_needed(plan: RoundPlan, roster: Roster) -> int:
+    """How many labels of the roster in force must endorse the model after a round that was planned for it, or before.
+
+    Those of the plan's threshold; and where the roster is another since, more than half of it as well: labels that came
+    have a say, and labels that left have none.
+    """
+    return plan.threshold if plan.roster == roster.hash else max(plan.threshold, len(roster.members) // 2 + 1)
+
+
 def read_plan(data: bytes, roster: Roster) -> RoundPlan:
     """A plan that the roster's coordinator signed.
 

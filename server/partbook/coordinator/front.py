@@ -23,6 +23,7 @@ import signal
 import ssl
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
@@ -50,6 +51,7 @@ from partbook.coordinator.disk import replace_file
 from partbook.errors import CertificateRefused
 from partbook.identity.roster import Roster
 from partbook.identity.tls import anchors, party_of, public_key_of, server_context
+from partbook.logs import configure
 
 PREFIX: Final = "/v1/fleet/"
 REQUESTS: Final[dict[str, type[Protobuf]]] = {
@@ -120,11 +122,14 @@ class Bindings:
             return cls(path)
 
     def add(self, party: str, node: int) -> None:
-        """This node is this party's."""
+        """This node is this party's. A disk that is full costs it a moment after the next restart, no more."""
         if node not in self.nodes.setdefault(party, set()):
             self.nodes[party].add(node)
             kept = {name: sorted(nodes) for name, nodes in sorted(self.nodes.items())}
-            replace_file(self.path, json.dumps(kept).encode())
+            try:
+                replace_file(self.path, json.dumps(kept).encode())
+            except OSError as error:
+                log.error("%s cannot be written (%s); after a restart nodes come online anew", self.path, error)
 
 
 def checked(path: str, body: bytes, party: str, public_key: bytes, nodes: set[int]) -> None:
@@ -187,6 +192,10 @@ class Front:
                 party = party_of(certificate, self.roster)
             except CertificateRefused as error:
                 raise Refused(403, str(error)) from error
+            leaf = x509.load_der_x509_certificate(certificate)
+            if datetime.now(UTC) >= leaf.not_valid_after_utc:
+                # TLS looked when the connection was made, and a connection may outlive the certificate.
+                raise Refused(403, f"{party}'s certificate is over; connect with the next one.")
             path = scope["path"]
             raw = scope.get("raw_path", path.encode())
             if path not in PATHS or raw != path.encode() or scope["query_string"]:
@@ -194,19 +203,15 @@ class Front:
             if scope["method"] != "POST":
                 raise Refused(405, "Only POST is answered.")
             body = await _read(receive)
-            key = public_key_of(x509.load_der_x509_certificate(certificate))
-            checked(path, body, party, key, self._bindings.nodes.get(party, set()))
+            nodes = self._bindings.nodes.get(party, set())
+            checked(path, body, party, public_key_of(leaf), nodes)
             await self._forward(path, body, party, scope, send)
         except Refused as refusal:
             log.warning("refused %s's %s %s: %s", party, scope.get("method"), str(scope.get("path"))[:100], refusal)
             await _answer(send, refusal.status, str(refusal).encode(), b"text/plain; charset=utf-8")
 
     async def _forward(self, path: str, body: bytes, party: str, scope: Scope, send: Send) -> None:
-        passed = {
-            name.decode(): value.decode("latin-1")
-            for name, value in scope["headers"]
-            if name in HEADERS
-        }
+        passed = {name.decode(): value.decode("latin-1") for name, value in scope["headers"] if name in HEADERS}
         try:
             response = await self._backend.post(path, content=body, headers=passed)
         except httpx.TransportError as error:
@@ -252,6 +257,7 @@ def serve(listen: tuple[str, int], superlink: str, roster_path: Path, tls_folder
     Raises:
         UnsignedRoster, ConfigError, UnusableKey, ExpiredCertificate: what it needs cannot be used.
     """
+    configure("coordinator", "front", as_json=True)
     roster = Roster.read(roster_path)
     context = server_context(roster, tls_folder)
     front = Front(superlink, roster, Bindings.load(tls_folder / "nodes.json"))
@@ -261,16 +267,19 @@ def serve(listen: tuple[str, int], superlink: str, roster_path: Path, tls_folder
             found = Roster.read(roster_path)
             # A store of anchors only grows; whoever was removed is refused by `party_of`.
             context.load_verify_locations(cadata=anchors(found).decode())
-            context.load_cert_chain(tls_folder / "front.cert.pem", tls_folder / "front.key.pem")
             front.roster = found
             log.info("roster version %d is in force", found.version)
         except Exception:
-            log.exception("the new roster or certificate is not used")
+            log.exception("the new roster is not used; the one before it stays in force")
+        try:
+            context.load_cert_chain(tls_folder / "front.cert.pem", tls_folder / "front.key.pem")
+        except Exception:
+            log.exception("the new certificate is not used")
 
     class Server(uvicorn.Server):
         async def startup(self, sockets: Any = None) -> None:
-            await super().startup(sockets)
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload)
+            await super().startup(sockets)
 
     def certified(_config: uvicorn.Config, _default: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:
         return context

@@ -26,7 +26,10 @@ from partbook.errors import NodeFailed, PartbookError
 from partbook.plan import wire
 from partbook.plan.greeting import Greeter
 
-PULL_EVERY: Final = 0.05  # seconds between two looks for answers
+PULL_EVERY: Final = 0.05  # seconds between two looks for answers, at first
+PULL_SELDOM: Final = 0.5  # the same when they let themselves be waited for
+LAG: Final = 0.1  # a pause is at most this part of the time that was waited already, between these two
+EASE: Final = 3.0  # and at least so many times as long as a look takes: a SuperLink with much to do is asked less
 LOOK_EVERY: Final = 1.0  # seconds between two looks for nodes that are new or back
 REPEAT_AFTER: Final = 30.0  # seconds without an answer, after which a question is repeated; doubled each time
 GREET_AGAIN: Final = 30.0  # seconds after which a node that declined to say who it is is asked again
@@ -111,7 +114,7 @@ class GridTransport:
         self, kind: str, requests: Mapping[str, RecordDict], *, timeout: float
     ) -> dict[str, RecordDict | Exception]:
         """See `partbook.plan.transport.Transport`."""
-        began = time.monotonic()
+        began = heard = time.monotonic()
         if kind != wire.TRAIN:
             timeout = min(timeout, self._short)
         self._look()
@@ -128,7 +131,11 @@ class GridTransport:
 
         while waiting:
             self._ask(kind, waiting, messages)
-            for identifier, reply in self._pull(messages).items():
+            looked = time.monotonic()
+            replies = self._pull(messages)
+            # What it takes to fetch answers says nothing about how busy the SuperLink is.
+            took, heard = (0.0, looked) if replies else (time.monotonic() - looked, heard)
+            for identifier, reply in replies.items():
                 party = messages.pop(identifier)
                 if party not in waiting:
                     continue
@@ -145,7 +152,7 @@ class GridTransport:
             if now - began >= timeout:
                 break
             if waiting:
-                time.sleep(PULL_EVERY)
+                time.sleep(max(PULL_EVERY, min(PULL_SELDOM, LAG * (now - heard)), EASE * took))
                 self._look()
         for party in waiting:
             answers[party] = NodeFailed(f"{party} did not answer in {timeout:g} s.")

@@ -21,6 +21,7 @@ from partbook.coordinator.locks import taken_over
 from partbook.coordinator.supervisor import die_with_parent
 
 LARGEST_LOG: Final = 10_000_000  # bytes; a larger one is put aside before the next run
+ASK_AGAIN: Final = 0.05  # seconds until an object is asked for again that its sender is still sending
 WAIT_FOR_EARLIER: Final = 60.0  # seconds that an earlier ServerApp is given to end
 
 
@@ -33,9 +34,19 @@ def main(arguments: list[str]) -> None:
         print(f"An earlier ServerApp still holds {lock} after {WAIT_FOR_EARLIER:g} s; this one ends.", file=sys.stderr)
         sys.exit(1)
     sys.argv = ["flwr-serverapp", *rest]
+    _be_quick()
     from flwr.superlink.cli import flwr_serverapp
 
     flwr_serverapp()
+
+
+def _be_quick() -> None:
+    """An answer is announced before its objects are there, and Flower would look again after a second, one by one."""
+    from flwr.supercore.inflatable.inflatable_utils import pull_objects
+
+    defaults = pull_objects.__kwdefaults__ or {}
+    if "initial_backoff" in defaults:  # else it is another Flower, and slower
+        defaults["initial_backoff"] = ASK_AGAIN
 
 
 def _write_to(log: Path) -> None:

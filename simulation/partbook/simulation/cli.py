@@ -296,6 +296,9 @@ def trial(
         ),
     ] = Engine.process,
     workers: Annotated[int, typer.Option(min=1, max=1024, help="Labels that work at a time on this machine.")] = 2,
+    gpus: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="On Ray: the part of a GPU that each of them takes; 0 keeps off.")
+    ] = 0.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, and nothing else.")] = False,
 ) -> None:
     """Run the rounds of a whole federation on this machine: every party, with keys of its own.
@@ -343,6 +346,7 @@ def trial(
         seed=seed,
         engine=engine.value,
         workers=workers,
+        gpus=gpus,
     )
     running = Trial(options)
     stopped: PartbookError | None = None

@@ -18,8 +18,10 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -52,6 +54,7 @@ class Site:
         vault: its vault.
         policy: what it allows.
         base: folder of its base model.
+        ledger: file that counts what its recordings spend; inside the vault, as a label has it, where None.
         journal: whether it keeps one.
         seed: for runs that can be repeated.
     """
@@ -59,6 +62,7 @@ class Site:
     vault: Path
     policy: Policy = ANYTHING
     base: Path | None = None
+    ledger: Path | None = None
     journal: bool = False
     seed: int | None = None
 
@@ -203,17 +207,38 @@ class ProcessFederation:
 
     def finish_run(self, *, timeout: float = 3600.0) -> dict[str, Any]:
         """Wait for it. See `run`."""
-        process = self.processes["run"]
+        return self.finished("run", timeout=timeout)
+
+    def start_release(self, out: Path, *, delta: float, name: str, sources: Sequence[str] = ()) -> None:
+        """Start `coordinator release`, which makes the folder `out`; `finished("release")` waits for it."""
+        arguments = ["coordinator", "release", "--home", str(self.home), "--out", str(out), "--json"]
+        arguments += ["--delta", repr(delta), "--name", name]
+        for source in sources:
+            arguments += ["--source", source]
+        self._start("release", arguments)
+
+    def start_reference(self, out: Path) -> None:
+        """Start the same rounds in one process (`partbook.simulation.reference`); `finished("reference")` waits."""
+        self.command["reference"] = [sys.executable, "-m", "partbook.simulation.reference"]
+        self._start("reference", ["--federation", str(self.folder), "--out", str(out.resolve())])
+
+    def finished(self, name: str, *, timeout: float = 3600.0) -> dict[str, Any]:
+        """Wait for a process that ends by itself; returns the JSON object that it printed last.
+
+        Raises:
+            RunFailed: it did not end well; the message is its last words.
+        """
+        process = self.processes[name]
         try:
             code = process.wait(timeout)
         except subprocess.TimeoutExpired:
-            raise RunFailed(f"The rounds were not done in {timeout:g} s: {self.last_words('run')}") from None
+            raise RunFailed(f"`{name}` has not ended after {timeout:g} s: {self.last_words(name)}") from None
         finally:
             if process.poll() is not None:
-                del self.processes["run"]
+                del self.processes[name]
         if code:
-            raise RunFailed(f"`coordinator run` ended with {code}: {self.last_words('run')}")
-        lines = [line for line in self.log("run").read_text().splitlines() if line.startswith("{")]
+            raise RunFailed(f"`{name}` ended with {code}: {self.last_words(name)}")
+        lines = [line for line in self.log(name).read_text().splitlines() if line.startswith("{")]
         found: dict[str, Any] = json.loads(lines[-1])
         return found
 
@@ -247,7 +272,11 @@ class ProcessFederation:
         return process.wait(timeout)
 
     def end(self) -> None:
-        """End everything, gently if it goes."""
+        """End everything, gently if it goes. Another Ctrl-C meanwhile does not leave processes behind."""
+        with _uninterrupted():
+            self._end()
+
+    def _end(self) -> None:
         parties = [name for name in self.processes if name != COORDINATOR]
         for name in parties:
             self.processes[name].terminate()
@@ -354,6 +383,8 @@ class ProcessFederation:
         }
         if site.base is not None:
             values["base"] = str(site.base)
+        if site.ledger is not None:
+            values["ledger"] = str(site.ledger.resolve())
         if site.journal:
             values["journal"] = str(folder / "journal.jsonl")
         if site.seed is not None:
@@ -369,6 +400,19 @@ class ProcessFederation:
             "tls": str(path.parent / "tls"),
         }
         path.write_text(tomli_w.dumps({**values, **common}))
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def free_port() -> int:

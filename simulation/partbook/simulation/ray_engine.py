@@ -18,6 +18,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import importlib.util
+import logging
 import os
 import sys
 import tomllib
@@ -83,6 +84,7 @@ def simulate_on_ray(
     *,
     workers: int = 2,
     threads: int = 1,
+    gpus: float = 0.0,
     on_progress: Callable[[Progress], None] = lambda _: None,
 ) -> None:
     """Run a federation's rounds; its state and adapter are in `config.state` afterwards.
@@ -97,6 +99,7 @@ def simulate_on_ray(
         workers: processes on this machine, each of which answers one message at a time. A cluster has as many as its
             cores allow.
         threads: of torch in each, and cores that Ray counts for it.
+        gpus: that each takes: a part of one, or none, and then Ray hides them all.
         on_progress: told where the loop is.
 
     Raises:
@@ -116,7 +119,7 @@ def simulate_on_ray(
 
     @server.main()
     def main(grid: Grid, context: Context) -> None:
-        told = {"federation": str(federation.resolve())}
+        told: Values = {"federation": str(federation.resolve())}
         make_app(on_progress)(grid, Context(context.run_id, context.node_id, {}, RecordDict(), told))
 
     with _engine(listed.resolve(), workers, threads) as run_simulation:
@@ -125,7 +128,7 @@ def simulate_on_ray(
                 server_app=server,
                 client_app=app,
                 num_supernodes=len(parties),
-                backend_config={"client_resources": {"num_cpus": threads, "num_gpus": 0.0}},
+                backend_config={"client_resources": {"num_cpus": threads, "num_gpus": gpus}},
             )
         except PartbookError:
             raise
@@ -140,18 +143,23 @@ def simulate_on_ray(
 def _engine(listed: Path, workers: int, threads: int) -> Iterator[Callable[..., None]]:
     """Ray, started or joined, and Flower's engine, which would start it without knowing our parties."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    # Said once for all: processes that take no GPU see none, whatever later versions of Ray do.
+    os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "1"
     import ray
     from flwr.simulation import run_simulation
     from flwr.supercore import telemetry
 
     # Flower looks at the environment when it is first imported, which may have been before anybody could set it.
     telemetry.FLWR_TELEMETRY_ENABLED = "0"
+    log = logging.getLogger("flwr")
+    level = log.level
+    log.setLevel(logging.ERROR)  # it would advise `flwr run`, which needs a SuperLink
     given: dict[str, Any] = {}
     if "RAY_ADDRESS" not in os.environ:
         given = {"num_cpus": workers * threads, "_node_ip_address": "127.0.0.1", "include_dashboard": False}
     environment = {PARTIES: str(listed), "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     try:
-        ray.init(runtime_env={"env_vars": environment}, log_to_driver=False, logging_level="error", **given)
+        ray.init(runtime_env={"env_vars": environment}, log_to_driver=False, logging_level=logging.ERROR, **given)
     except (ConnectionError, RuntimeError, ValueError) as error:
         where = os.environ.get("RAY_ADDRESS", "this machine")
         raise ConfigError(
@@ -161,6 +169,7 @@ def _engine(listed: Path, workers: int, threads: int) -> Iterator[Callable[..., 
         yield run_simulation
     finally:
         ray.shutdown()
+        log.setLevel(level)
 
 
 def _party(context: Context) -> tuple[Values, int]:
@@ -177,8 +186,10 @@ def _party(context: Context) -> tuple[Values, int]:
 @contextlib.contextmanager
 def _alone(values: Values) -> Iterator[None]:
     """Wait until no other process answers for this party: a question may be repeated while the first is worked on."""
-    kept = Path(str(values["record"])).parent if "custodian" in values else Path(str(values["vault"]))
-    with (Path(str(values.get("state", kept))) / "engine.lock").open("a") as held:
+    otherwise = Path(str(values["record"])).parent if "custodian" in values else values["vault"]
+    kept = Path(str(values.get("state", otherwise)))
+    kept.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with (kept / "engine.lock").open("a") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         yield
 

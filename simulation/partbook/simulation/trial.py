@@ -69,6 +69,7 @@ class TrialOptions:
             None.
         engine: what works on the nodes. A trial may go on with the other: what it leads to is the same.
         workers: nodes that are worked on at a time; on Ray, of this machine.
+        gpus: that each takes on Ray: a part of one, or none.
     """
 
     vaults: tuple[Path, ...]
@@ -85,6 +86,7 @@ class TrialOptions:
     seed: int | None = None
     engine: Engine = "process"
     workers: int = 2
+    gpus: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,7 +228,7 @@ class Trial:
         if self._options.engine == "ray":
             from partbook.simulation.ray_engine import simulate_on_ray
 
-            simulate_on_ray(*parties, workers=workers, on_progress=progress)
+            simulate_on_ray(*parties, workers=workers, gpus=self._options.gpus, on_progress=progress)
             return
         simulate(
             *parties,
