@@ -47,8 +47,11 @@ seeds: $(READY)  ## the demo without noise on three seeds, and the table of docs
 
 bench: bench-ingest bench-generation bench-startup bench-secagg bench-dp bench-noise bench-accounting
 
-bench-ingest bench-generation bench-startup bench-fresh bench-secagg bench-dp bench-noise bench-accounting bench-utility bench-audit bench-scale bench-large bench-processes bench-recovery: bench-%: $(READY)  ## claims, measured against their peers or limits
+bench-ingest bench-generation bench-startup bench-fresh bench-secagg bench-dp bench-noise bench-accounting bench-utility bench-audit bench-scale bench-processes bench-recovery: bench-%: $(READY)  ## claims, measured against their peers or limits
 	$(BIN)/python -m benchmarks.$*
+
+bench-large: $(READY)  ## a sealed update of 50M numbers, end to end: memory of every process
+	$(BIN)/python -m benchmarks.large_update
 
 bench-memory: $(READY)  ## what hearing the past is worth, for the newest run of the demo (or RUN=runs/…)
 	$(BIN)/python -m benchmarks.memory $(or $(RUN),$(lastword $(sort $(wildcard runs/*))))

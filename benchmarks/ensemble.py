@@ -16,18 +16,16 @@ from pathlib import Path
 from typing import Any, Final
 
 from partbook.plan.federation import FederationConfig
-from partbook.plan.training import DistributedDp, PlainTraining, Training
+from partbook.plan.training import DistributedDp, Training
 from partbook.simulation.processes import ProcessFederation, Site, memory_of
 
 ROOT: Final = Path(__file__).parent.parent
 sys.path += [str(ROOT / "tests"), str(ROOT / "tests" / "integration")]  # the tunes, and the cable that can be cut
 
-PLAIN: Final = PlainTraining(steps=1, batch=1, clip=0.5)
-NOISY: Final = DistributedDp(noise_multiplier=1.0, sampling=0.5, batch=2.0, clip=0.5)
+NOISY: Final = DistributedDp(noise_multiplier=4.0, sampling=0.5, batch=2.0, clip=0.5)
 SERVICES: Final = ("coordinator", "superlink", "superexec", "front", "serverapp")
 CUSTODIAN: Final = "Custodian"
 MASKING: Final = ("query.advertise", "query.share", "query.contribute", "query.confirm", "query.reveal")
-TRAININGS: Final[dict[str, Training]] = {"none": PLAIN, "distributed": NOISY}
 
 
 def tiny_base(folder: Path) -> Path:
@@ -74,7 +72,7 @@ class Ensemble:
     patience: float
 
     @classmethod
-    def of(cls, folder: Path, members: int, training: Training, *, patience: float = 120.0) -> Ensemble:
+    def of(cls, folder: Path, members: int, training: Training = NOISY, *, patience: float = 120.0) -> Ensemble:
         """Keys, vaults and files; no process yet."""
         from tunes import recording_of, tune
 
@@ -98,6 +96,11 @@ class Ensemble:
         """All that have a process of their own beside the coordinator's."""
         return (*self.members, CUSTODIAN)
 
+    @property
+    def everybody(self) -> tuple[str, ...]:
+        """All processes there can be, by the names that `ProcessFederation.pid` takes."""
+        return (*SERVICES, *self.parties, "run")
+
     def config(self, rounds: int) -> FederationConfig:
         """So many rounds in all."""
         anywhere = Path("filled-in-by-configure")
@@ -114,9 +117,9 @@ class Ensemble:
             training=self.training,
         )
 
-    def up(self, tell: Callable[[str], None], *, at_a_time: int = 4) -> None:
+    def up(self, tell: Callable[[str], None], *, at_a_time: int = 4, attempts: int = 5) -> None:
         """Start everybody, a few at a time: each loads PyTorch."""
-        self.federation.configure(self.config(1))
+        self.federation.configure(self.config(1), attempts=attempts)
         self.federation.start_coordinator()
         tell("the coordinator is up")
         for start in range(0, len(self.parties), at_a_time):
@@ -134,11 +137,10 @@ class Ensemble:
         else:
             self.federation.start_node(party, wait=wait)
 
-    def go(self, rounds: int) -> None:
-        """Begin to run until so many rounds are done in all."""
+    def aim(self, rounds: int) -> None:
+        """So many rounds in all are to be done; `federation.start_run` does them."""
         path = self.federation.home / "federation.toml"
         FederationConfig.read(path).model_copy(update={"rounds": rounds}).write(path)
-        self.federation.start_run()
 
     def history(self) -> list[dict[str, Any]]:
         """Records of the finished rounds, of round 1 first."""
@@ -151,7 +153,7 @@ class Ensemble:
     def memory(self) -> dict[str, dict[str, int]]:
         """Bytes of every process that is alive now: `VmRSS` and `VmHWM`."""
         found = {}
-        for name in (*SERVICES, *self.parties):
+        for name in self.everybody:
             process = self.federation.pid(name)
             if process is not None:
                 with contextlib.suppress(OSError):  # it has just ended

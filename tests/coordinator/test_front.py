@@ -390,7 +390,10 @@ def test_a_new_roster_lets_in_who_was_added_and_keeps_out_who_was_removed_open_l
 
     def discants() -> httpx.Client:
         context = client_context(newer, tmp_path)
-        return httpx.Client(base_url=f"https://{board.address}", verify=context, trust_env=False, timeout=30)
+        headers = {"content-type": PROTOBUF_MEDIA_TYPE}
+        return httpx.Client(
+            base_url=f"https://{board.address}", verify=context, trust_env=False, timeout=30, headers=headers
+        )
 
     with discants() as client, pytest.raises(httpx.TransportError):
         client.post(PREFIX + "register-node", content=request)

@@ -7,11 +7,12 @@ name.
 
 from __future__ import annotations
 
-import shutil
+import io
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from flwr.app import RecordDict
 from trio import TRAINING
@@ -26,8 +27,12 @@ from partbook.identity.membership import next_version
 from partbook.identity.message import COORDINATOR
 from partbook.identity.receiving import ReceivingKey
 from partbook.identity.roster import DOMAIN, Member, Roster
+from partbook.model.adapter import adapter_state, attach
+from partbook.model.checkpoint import load_model
 from partbook.music.tokens import Tokenizer
+from partbook.node.handing import Offer, hand_over
 from partbook.node.label import LabelNode, NodeConfig
+from partbook.node.shared_model import SharedModel
 from partbook.plan import greeting, wire
 from partbook.plan.exchanges import write_plan
 from partbook.plan.federation import FederationConfig
@@ -244,7 +249,9 @@ def test_a_label_goes_on_with_new_keys_and_the_model_that_it_holds(federation: F
         assert set(federation.hashes().values()) == {second.history[2].adapter_hash}
 
 
-def test_whoever_found_the_old_keys_of_a_label_has_no_part_in_anything(sealed: Federation) -> None:
+def test_whoever_found_the_old_keys_of_a_label_has_no_part_in_anything(
+    sealed: Federation, monkeypatch: pytest.MonkeyPatch
+) -> None:
     sealed.start()
     sealed.run(1)
     thief = sealed.keys()["Bass"]
@@ -256,6 +263,9 @@ def test_whoever_found_the_old_keys_of_a_label_has_no_part_in_anything(sealed: F
     with pytest.raises(PartbookError, match="does not verify"):
         greeting.greeted(answer, sealed.roster, nonce, 1000)
     sealed.parties = replace(sealed.parties, folders={**sealed.parties.folders, "Bass": stolen})
+    with pytest.raises(ConfigError, match="not the key that the roster lists for Bass"):
+        sealed.start("Bass")
+    monkeypatch.setattr(LabelNode, "_must_be_listed", lambda _: None)  # the thief's own program
     line = sealed.start()
     state = sealed.run(2)
     assert state.history[2].members == ("Alto", "Discant", "Tenor")
@@ -321,11 +331,22 @@ def test_a_new_label_trains_in_the_next_masked_round(tmp_path: Path, vaults: Pat
     assert state.history[2].members == tuple(sorted((*MEMBERS, NEWCOMER)))
 
 
-def handed_the_model(federation: Federation, giver: str, taker: str) -> None:
-    """The file, on a stick."""
+def on_a_stick(federation: Federation, giver: str, taker: str) -> bytes:
+    """What `partbook node hand-over` writes."""
+    like = adapter_state(attach(load_model(federation.base)))
+    held = SharedModel.load(federation.node_config(giver).model, like)
+    return b"".join(hand_over(held, "b" * 64, federation.roster, giver, federation.keys()[giver], taker)[1])
+
+
+def handed_the_model(federation: Federation, giver: str, taker: str, stick: bytes | None = None) -> None:
+    """`partbook node take-over` of what another label handed over, now or before."""
+    like = adapter_state(attach(load_model(federation.base)))
+    file, arrays = io.BytesIO(stick or on_a_stick(federation, giver, taker)), io.BytesIO()
+    offer = Offer.read(file, federation.roster, taker)
     path = federation.node_config(taker).model
-    path.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copy(federation.node_config(giver).model, path)
+    offer.must_lead_on(SharedModel.load(path, like), "b" * 64)
+    offer.take(file, ReceivingKey.load(federation.parties.folders[taker] / "receiving.pem"), arrays)
+    offer.model(np.frombuffer(arrays.getvalue(), "<f4").reshape(3, -1), like).save(path)
 
 
 def test_a_new_label_trains_in_sealed_rounds_from_the_model_that_another_one_hands_it(sealed: Federation) -> None:

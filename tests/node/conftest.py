@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from switchboard import Switchboard
 
 _MEMORY = "/dev/shm"  # noqa: S108 (a private folder is made in it)
 
@@ -36,3 +37,11 @@ def script() -> Callable[..., str]:
         return done.stdout
 
     return run
+
+
+@pytest.fixture(scope="session")
+def board(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Switchboard]:
+    """A real SuperLink behind the real front; tests may kill either, and leave both running."""
+    with Switchboard(tmp_path_factory.mktemp("board")) as board:
+        board.start("superlink", "front")
+        yield board

@@ -267,9 +267,15 @@ def test_a_masked_round_where_the_label_wants_sums_sealed(trio, tmp_path):
 def test_a_node_with_another_identity_key_than_the_rosters_takes_no_part(trio, tmp_path):
     path = tmp_path / "other.pem"
     IdentityKey.generate().save(path)
-    node = LabelNode(replace(trio.config(ALTO, tmp_path), identity=path))
-    with pytest.raises(ForgedMember):
-        train(trio, node, trio.plan())
+    with pytest.raises(ConfigError, match=r"identity: .*other\.pem is not the key that the roster lists for Alto"):
+        LabelNode(replace(trio.config(ALTO, tmp_path), identity=path))
+
+
+def test_a_node_with_another_receiving_key_than_the_rosters_takes_no_part(trio, tmp_path):
+    path = tmp_path / "other.receiving.pem"
+    ReceivingKey.generate().save(path)
+    with pytest.raises(ConfigError, match=r"receiving: .* is not the key that the roster lists for Alto"):
+        LabelNode(replace(trio.config(ALTO, tmp_path), receiving=path))
 
 
 def test_an_adapter_on_which_training_diverges_is_refused_and_nothing_is_stored(trio, alto, tmp_path):

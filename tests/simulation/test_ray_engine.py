@@ -17,7 +17,7 @@ from partbook.music.tokens import Tokenizer
 from partbook.node.label import NodeConfig
 from partbook.plan.federation import FederationConfig
 from partbook.plan.training import PlainTraining
-from partbook.simulation.federation import simulate
+from partbook.simulation.federation import simulate, written
 from partbook.simulation.parties import Parties, enrol
 from partbook.simulation.ray_engine import PARTIES, PARTITION, EveryParty, simulate_on_ray
 from partbook.simulation.trial import Trial, TrialOptions
@@ -94,6 +94,17 @@ def test_what_ends_the_run_comes_through_the_engine_by_its_name(
     config, nodes, _ = federation(tmp_path, tiny_base, vaults, parties, "masked")
     with pytest.raises(UnusableKey, match=r"nowhere\.pem"):
         simulate_on_ray(config.model_copy(update={"key": tmp_path / "nowhere.pem"}), nodes, workers=1)
+
+
+def test_a_federations_file_means_the_same_wherever_it_is_read_from(
+    tmp_path: Path, tiny_base: Path, vaults: dict[str, Path], parties: Parties, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = federation(tmp_path, tiny_base, vaults, parties, "masked")[0]
+    monkeypatch.chdir(tmp_path)
+    path = written(config.model_copy(update={"state": Path("run/state"), "roster": Path("roster.toml")}))
+    found = FederationConfig.read(path)
+    assert (found.state, found.roster) == (tmp_path / "run" / "state", tmp_path / "roster.toml")
+    assert path == tmp_path / "run" / "federation.toml"
 
 
 def test_the_app_plays_nobody_outside_a_simulation(monkeypatch: pytest.MonkeyPatch) -> None:

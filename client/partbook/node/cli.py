@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from partbook.node import budget_cli, running_cli
+from partbook.node import budget_cli, handing_cli, running_cli
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -26,6 +26,8 @@ app.command()(running_cli.running)
 app.command()(running_cli.pause)
 app.command()(running_cli.resume)
 app.command()(running_cli.leave)
+app.command()(handing_cli.hand_over)
+app.command()(handing_cli.take_over)
 app.command()(budget_cli.budget)
 app.command()(budget_cli.policy)
 app.command()(budget_cli.withdraw)

@@ -4,8 +4,8 @@ Flower's own SuperNode installs and imports what the SuperLink sends it. This li
 never asks for a bundle: it takes messages, and answers them. It goes nowhere else: no proxy out of the environment, no
 redirect, no name but the coordinator's.
 
-What is used of Flower 1.41.0 here is not public. `contract` lists it and is tested; with another version the link
-refuses to start (`FlowerChanged`) instead of failing in the middle of a round.
+What is used of Flower here is not public. `partbook.node.contract` lists it; where something of it is not what it was,
+the link refuses to start (`FlowerChanged`) instead of failing in the middle of a round.
 
     register     once for each key; "in use" means that it was done before
     activate     refused while an earlier life of this node still counts as online: up to two heartbeats
@@ -24,50 +24,59 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from importlib.metadata import version
 from types import TracebackType
 from typing import Final, Self, TypeVar
 
 import httpx
-from flwr.app import Message, RecordDict
-from flwr.app.message import make_message, remove_content_from_message
-from flwr.common.serde import message_from_proto, message_to_proto
-from flwr.proto.fleet_pb2 import (
-    ActivateNodeRequest,
-    DeactivateNodeRequest,
-    PullMessagesRequest,
-    PushMessagesRequest,
-    RegisterNodeFleetRequest,
-)
-from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
-from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest, ObjectTree, PullObjectRequest, PushObjectRequest
-from flwr.proto.node_pb2 import Node
-from flwr.supercore.error import FlowerError
-from flwr.supercore.error.base import ApiErrorCode
-from flwr.supercore.inflatable.inflatable_object import (
-    get_all_nested_objects,
-    get_object_tree,
-    iterate_object_tree,
-    no_object_id_recompute,
-)
-from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
-from flwr.supernode.fleet_http_client import FleetHttpClient
-from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
 from partbook.errors import AlreadyConnected, CertificateRefused, CoordinatorUnreachable, FlowerChanged, WrongClock
 from partbook.identity.tls import Leaf
+from partbook.node.contract import FLOWER, contract
 from partbook.plan.greeting import CLOCKS_APART
 
-FLOWER: Final = "1.41.0"
+try:
+    from flwr.app import Message, RecordDict
+    from flwr.app.message import make_message, remove_content_from_message
+    from flwr.common.serde import message_from_proto, message_to_proto
+    from flwr.proto.fleet_pb2 import (
+        ActivateNodeRequest,
+        DeactivateNodeRequest,
+        PullMessagesRequest,
+        PushMessagesRequest,
+        RegisterNodeFleetRequest,
+    )
+    from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
+    from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest, ObjectTree, PullObjectRequest, PushObjectRequest
+    from flwr.proto.node_pb2 import Node
+    from flwr.supercore.error import FlowerError
+    from flwr.supercore.error.base import ApiErrorCode
+    from flwr.supercore.inflatable.inflatable_object import (
+        get_all_nested_objects,
+        get_object_tree,
+        iterate_object_tree,
+        no_object_id_recompute,
+    )
+    from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
+    from flwr.supernode.fleet_http_client import FleetHttpClient
+    from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
+except ImportError as error:
+    raise FlowerChanged(
+        f"The installed Flower lacks what the link to the coordinator is made of ({error}); install flwr=={FLOWER}."
+    ) from error
+
 HEARTBEAT: Final = 10.0  # seconds, the least that Flower takes: a node that is killed counts as online for two of them
 REFUSED_FOR: Final = 3 * HEARTBEAT + 30.0  # seconds of refused activation, after which somebody else has this key
 FIRST_WAIT: Final = 0.25  # seconds before the second try
 LONGEST_WAIT: Final = 10.0
 CALL_TIMEOUT: Final = 60.0
+SILENCES: Final = 4  # connections in a row that end after TLS without an answer, while coming online
 NOTICED: Final = 2.0  # seconds between the goodbye of an earlier life and the next activation
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
+
+
+_UNKNOWN: Final = (httpx.codes.FORBIDDEN, httpx.codes.UNAUTHORIZED)
 
 
 class Stopped(Exception):
@@ -95,23 +104,6 @@ class Incoming:
         """Its message type."""
         kind: str = self.message.metadata.message_type
         return kind
-
-
-def contract() -> None:
-    """Return if the installed Flower is the one that this module was written against.
-
-    Raises:
-        FlowerChanged: it is another.
-    """
-    found = version("flwr")
-    if found != FLOWER:
-        raise FlowerChanged(f"flwr {found} is installed; this Partbook speaks {FLOWER}. Install the pinned version.")
-    client = FleetHttpClient("https://localhost", verify=ssl.create_default_context())
-    try:
-        if not isinstance(getattr(client, "_client", None), httpx.Client):
-            raise FlowerChanged("Flower's fleet client holds no httpx client any more; install the pinned version.")
-    finally:
-        client.close()
 
 
 class Link:
@@ -186,18 +178,41 @@ class Link:
         return self.node_id
 
     def receive(self) -> Incoming | None:
-        """The next message, without its content; None where there is none now."""
-        response = self._as_node(lambda node: self._client.PullMessages(PullMessagesRequest(node=node)))
+        """The next message, without its content; None where there is none now.
+
+        Raises:
+            LinkError: the coordinator takes this node in no more, or answers with an error of its own.
+            Stopped: it was told to stop.
+        """
+        try:
+            response = self._as_node(lambda node: self._client.PullMessages(PullMessagesRequest(node=node)))
+        except httpx.HTTPStatusError as error:
+            raise CoordinatorUnreachable(
+                f"The coordinator at {self._address} does not hand out messages ({_reason(error.response)}); its log "
+                "says why. Start the node again once that is mended."
+            ) from error
         if not response.messages_list:
             return None
-        return Incoming(message_from_proto(response.messages_list[0]), response.message_object_trees[0])
+        try:
+            return Incoming(message_from_proto(response.messages_list[0]), response.message_object_trees[0])
+        except Exception as error:  # Flower's reader names no end to what it raises over foreign bytes
+            log.warning("a message came that is none (%s); it was dropped", type(error).__name__)
+            return None
 
     def fetch(self, incoming: Incoming) -> Message:
         """The message with its content; the SuperLink may forget it then.
 
         Raises:
-            LookupError: the SuperLink has lost a part of it; it will be sent again.
+            LookupError: the SuperLink has lost a part of it, or its run is over; if it still matters, it is sent again.
+            Stopped: it was told to stop.
+            Exception: whatever Flower's reader raises over bytes that are no message's.
         """
+        try:
+            return self._fetch(incoming)
+        except httpx.HTTPStatusError as error:
+            raise LookupError(_reason(error.response)) from error
+
+    def _fetch(self, incoming: Incoming) -> Message:
         metadata = incoming.message.metadata
         run, identifier = metadata.run_id, metadata.message_id
         # The root object says again what came with the message; only its one child, the content, is asked for.
@@ -235,7 +250,9 @@ class Link:
                 content = objects.pop(identifier).deflate()
                 self._push(run, response.session_id, identifier, content)
         except httpx.HTTPStatusError as error:
-            log.info("an answer was not taken (%s): its run is over", _reason(error.response))
+            over = _code(error.response) == ApiErrorCode.FLEET_RUN_STATUS_NOT_ALLOWED
+            level = logging.INFO if over else logging.WARNING
+            log.log(level, "an answer was not taken (%s); nobody waits for it", _reason(error.response))
 
     def close(self) -> None:
         """Go offline, as far as the coordinator can be told; nothing is raised."""
@@ -319,12 +336,14 @@ class Link:
                 request = SendNodeHeartbeatRequest(node=node, heartbeat_interval=HEARTBEAT)
                 known = self._client.SendNodeHeartbeat(request).success
             except httpx.HTTPStatusError as error:
-                known = error.response.status_code != httpx.codes.FORBIDDEN
-            except httpx.TransportError:
+                known = error.response.status_code not in _UNKNOWN
+            except (httpx.TransportError, ValueError):
                 continue  # the calls of the main loop say so, and wait
             try:
                 if not known:
                     self._revive(node)
+            except Stopped:
+                return
             except Exception as error:
                 log.warning("could not come online again: %s", error)
 
@@ -353,7 +372,7 @@ class Link:
 
     def _call(self, work: Callable[[], T], *, known: bool = False) -> T:
         """One call, tried again while the coordinator cannot be reached."""
-        began, wait, told = time.monotonic(), FIRST_WAIT, False
+        began, wait, told, silences = time.monotonic(), FIRST_WAIT, False, 0
         while True:
             try:
                 result = work()
@@ -362,7 +381,8 @@ class Link:
                 return result
             except httpx.HTTPStatusError as error:
                 status = error.response.status_code
-                if known and status == httpx.codes.FORBIDDEN and _code(error.response) is None:
+                # 403 is the front's word, 401 the SuperLink's own, as where its database was lost.
+                if known and status in _UNKNOWN and _code(error.response) is None:
                     raise _Unknown from error
                 if status not in (
                     httpx.codes.BAD_GATEWAY,
@@ -377,7 +397,17 @@ class Link:
                         f"The coordinator at {self._address} and this machine do not accept each other's certificates "
                         f"({error}). Compare roster versions, clocks and host names: `partbook doctor` checks them."
                     ) from error
+                # A front of Python's that takes no certificate ends the connection without its alert being sent.
+                silences = silences + 1 if isinstance(error, httpx.RemoteProtocolError | httpx.ReadError) else 0
+                if silences >= SILENCES and self._node is None:
+                    raise CertificateRefused(
+                        f"The coordinator at {self._address} ends every connection without a word, as it does where it "
+                        "does not take a party's certificate. Compare roster versions and clocks: `partbook doctor` "
+                        "checks them."
+                    ) from error
                 why = f"{type(error).__name__}: {error}"
+            except ValueError as error:
+                why = str(error)  # an answer, and not one of the SuperLink's
             if self._node is None and time.monotonic() - began > self._patience:
                 raise CoordinatorUnreachable(
                     f"Nobody answered at {self._address} for {self._patience:g} s ({why}). Check the address, the "
@@ -427,9 +457,10 @@ def _clocks_apart(response: httpx.Response) -> float | None:
 
 
 def _is_trust(error: httpx.TransportError) -> bool:
+    """Whether TLS failed for what one side showed the other; a handshake that is cut off says nothing of that."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, ssl.SSLError):
-            return True
+            return not isinstance(cause, ssl.SSLEOFError | ssl.SSLZeroReturnError | ssl.SSLSyscallError)
         cause = cause.__cause__ or cause.__context__
-    return "certificate" in str(error).lower() or "tlsv1" in str(error).lower()
+    return False

@@ -29,9 +29,8 @@ from typing import TYPE_CHECKING, Final
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.common.constant import ErrorCode
-from flwr.supercore.task_identity import TaskIdentity
 
-from partbook.errors import UnknownMessage
+from partbook.errors import LinkError, UnknownMessage
 from partbook.identity.keys import IdentityKey
 from partbook.identity.passphrase import passphrase_of
 from partbook.identity.roster import Roster
@@ -74,7 +73,7 @@ def serve(
         allowed: message types that are read at all.
         stop: ends the loop.
         until: Unix time, seconds.
-        on_event: told `received`, `answered` and `refused`.
+        on_event: told `received`, `answering`, `answered`, `refused` and `unreadable`.
     """
     worker = ThreadPoolExecutor(1, thread_name_prefix="work")
     working: list[Future[None]] = []
@@ -183,12 +182,19 @@ def _answering(
             return
         try:
             message = link.fetch(incoming)
-        except LookupError:
-            log.warning("a message of type %r was lost on its way; it will be sent again", kind)
+        except LookupError as error:
+            log.warning("a message of type %r was lost on its way, or its run is over (%s)", kind, error)
             return
         except Stopped:
             return
-        TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, metadata.run_id, link.node_id
+        except LinkError:
+            raise
+        except Exception:  # Flower's reader names no end to what it raises over foreign bytes
+            log.exception("a message of type %r cannot be read", kind)
+            unreadable = Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, "the message cannot be read")
+            link.reply(Message(unreadable, reply_to=incoming.message))
+            on_event("unreadable", kind)
+            return
         context = Context(metadata.run_id, link.node_id, dict(config), RecordDict(), {})
         try:
             reply = app(message, context)

@@ -5,15 +5,16 @@ still released; the plan of such a round names the earlier version. So a label k
 (signed by all, or it would not have started), and takes such a plan where, and only where, all of this holds:
 
 - It pinned that version itself: nobody can hand it a roster, or the hash of one, that it never agreed to.
-- For a **step**: the sum is signed by a custodian whose key is in force *now*. Its signature covers the plan's hash, and
-  the custodian opens a sum only for a plan of the roster that it had pinned and against the labels' confirmations; so
-  it vouches for the plan as well, also where the coordinator has a new key since. A custodian's key that was replaced
-  vouches for nothing any more: whoever stole it could lead a label that was away to another model, and the change of
-  the roster is to end just that. The label's own receiving key must be the one of then, or it opens nothing.
-- For a **release**: the coordinator asks with its key of *now*, and only labels that are in the roster *now* agree, with
-  their keys of now. Who left has no say, nor has whoever found an old key. As many must agree as the round's plan wanted,
-  and more than half of the roster in force: where labels came, a few of the old ones do not decide for all; where so
-  many left that too few are there, the next round, planned under the new roster, leads to a model that can be released.
+- For a **step**: the sum is signed by a custodian whose key is in force *now*. Its signature covers the plan's hash,
+  and the custodian opens a sum only for a plan of the roster that it had pinned and against the labels' confirmations;
+  so it vouches for the plan as well, also where the coordinator has a new key since. A custodian's key that was
+  replaced vouches for nothing any more: whoever stole it could lead a label that was away to another model, and the
+  change of the roster is to end just that. The label's own receiving key must be the one of then, or it opens nothing.
+- For a **release**: the coordinator asks with its key of *now*, and only labels that are in the roster *now* agree,
+  with their keys of now. Who left has no say, nor has whoever found an old key. As many must agree as the round's plan
+  wanted, and more than half of the roster in force: where labels came, a few of the old ones do not decide for all;
+  where so many left that too few are there, the next round, planned under the new roster, leads to a model that can be
+  released.
 
 Neither asks anything of a recording: a step reads a sum that the custodian opened for this label, and a release hands
 over a model that has been paid for. To *train*, a plan has to be for the roster in force; that is not decided here.

@@ -23,7 +23,7 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints, ValidationError
 
 from partbook.errors import ConfigError
 from partbook.identity.parties import MEMBER_NAME
@@ -31,7 +31,18 @@ from partbook.identity.passphrase import PASSPHRASE_VARIABLE, given_passphrase
 from partbook.model.checkpoint import BASE
 from partbook.node.label import NodeConfig
 
-Address = Annotated[str, StringConstraints(pattern=r"^(\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+):[0-9]{1,5}$")]
+
+def _with_a_port(address: str) -> str:
+    if not 1 <= int(address.rpartition(":")[2]) <= 65535:
+        raise ValueError("it must end in a port from 1 to 65535")
+    return address
+
+
+Address = Annotated[
+    str,
+    StringConstraints(pattern=r"^(\[[0-9a-fA-F:]+\]|[A-Za-z0-9][A-Za-z0-9.-]*):[0-9]{1,5}$"),
+    AfterValidator(_with_a_port),
+]
 PartyName = Annotated[str, StringConstraints(pattern=MEMBER_NAME)]
 
 

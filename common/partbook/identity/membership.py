@@ -167,7 +167,7 @@ def duties(previous: Roster | None, following: Roster) -> dict[str, tuple[str, .
     for change in changed:
         if change.kind == "added" and following.custodian is not None:
             found[change.party].append(
-                "takes `model.safetensors` out of another label's state folder into its own, if sealed rounds were held"
+                "takes the model over from another label, if sealed rounds were held (`partbook node take-over`)"
             )
         if change.kind in ("identity", "receiving") and change.party != COORDINATOR:
             note = "signs with the new key, and destroys the old keys or treats them as stolen"

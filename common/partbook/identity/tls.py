@@ -214,9 +214,7 @@ def issue(
     return Leaf(private, identity.certify(builder).public_bytes(serialization.Encoding.PEM))
 
 
-def renewed(
-    folder: Path, identity: IdentityKey, name: str, *, hosts: Sequence[str] = (), days: float = DAYS
-) -> Leaf:
+def renewed(folder: Path, identity: IdentityKey, name: str, *, hosts: Sequence[str] = (), days: float = DAYS) -> Leaf:
     """The leaf in `folder`; issued anew where there is none, it is another's, or under a third of its life is left.
 
     One that has not begun was made when this machine's clock was wrong, and is replaced as well.

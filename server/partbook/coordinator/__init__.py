@@ -3,7 +3,7 @@
 `rounds`       the loop, which reads as the algorithm
 `attempt`      one attempt at a round's sum, exchange by exchange
 `totals`       what contributions are added up in; `shelf`: where they lie, since memory has no room for them
-`sealed`       what follows a sealed sum: opening, stepping, releasing
+`sealed`       what follows a sealed sum: opening, stepping, releasing; `laggards`: whom a kept sum can help
 `checkpoints`  states on disk, and resuming
 `validation`   public held-out recordings, scored after each round
 `grid`         the Transport over any Flower Grid

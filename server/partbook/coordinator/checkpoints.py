@@ -2,7 +2,8 @@
 
 state/
   adapter.safetensors     the newest global adapter
-  round-0007.safetensors  adapter and the server step's memory after round 7
+  round-0007.safetensors  adapter and the server step's memory after round 7; in sealed rounds, where it never changes,
+                          of the newest few alone
   state.json              which round is newest, the adapter's hash, and the curves so far
   given-up.json           rounds that were given up for good, and what they cost
   manifest.json           SHA-256 of adapter.safetensors, for whoever takes it away
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
+from safetensors.numpy import load_file
 
 from partbook.coordinator.disk import replace_file as replace_file
 from partbook.errors import AlteredFile, ConfigError
@@ -78,7 +80,9 @@ class FederationState:
 class Checkpoints:
     """A folder of states of one federation."""
 
-    def __init__(self, folder: Path, federation: str, base_hash: str) -> None:
+    def __init__(self, folder: Path, federation: str, base_hash: str, *, keep: int | None = None) -> None:
+        """Use `folder`; the states of the newest `keep` rounds stay, of all where None."""
+        self._keep = keep
         self._folder, self._federation, self._base_hash = folder, federation, base_hash
         folder.mkdir(parents=True, exist_ok=True)
 
@@ -91,7 +95,7 @@ class Checkpoints:
             "second": motion.second,
             "steps": np.array([motion.steps], np.int64),
         }
-        replace_file(self._path(state.round), save({k: np.ascontiguousarray(v) for k, v in arrays.items()}))
+        _write_arrays(self._path(state.round), arrays)
         named = unflatten(state.adapter, like)
         if state_hash(named) == state.history[-1].adapter_hash:
             self._save_final(named, state.round)
@@ -99,12 +103,16 @@ class Checkpoints:
         history = [asdict(record) for record in state.history]
         head = {"federation": self._federation, "base": self._base_hash, "history": history}
         replace_file(self._folder / "state.json", _json(head))
+        for old in self._folder.glob("round-*.safetensors"):
+            if self._keep is not None and int(old.stem.removeprefix("round-")) <= state.round - self._keep:
+                old.unlink()
 
     def _save_final(self, named: dict[str, Any], number: int) -> None:
         final = self._folder / "adapter.safetensors"
         about = {"federation": self._federation, "round": str(number), "base": self._base_hash}
         save_adapter(final, named, {**about, "adapter": state_hash(named)})
-        digest = hashlib.sha256(final.read_bytes()).hexdigest()
+        with final.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
         files = {"adapter.safetensors": {"sha256": digest, "bytes": final.stat().st_size}}
         replace_file(self._folder / "manifest.json", _json({"files": files, "about": about}))
 
@@ -160,6 +168,19 @@ class Checkpoints:
 
     def _path(self, round_number: int) -> Path:
         return self._folder / f"round-{round_number:04d}.safetensors"
+
+
+def _write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """safetensors' format, array by array: a model of fifty million numbers need not lie in memory three times."""
+    head, place = {}, 0
+    for name, array in arrays.items():
+        kind = {"float32": "F32", "int64": "I64"}[str(array.dtype)]
+        head[name] = {"dtype": kind, "shape": list(array.shape), "data_offsets": [place, place + array.nbytes]}
+        place += array.nbytes
+    text = json.dumps(head).encode()
+    text += b" " * (-len(text) % 8)
+    parts = [memoryview(np.ascontiguousarray(array)).cast("B") for array in arrays.values() if array.nbytes]
+    replace_file(path, len(text).to_bytes(8, "little"), text, *parts)
 
 
 def _json(value: Any) -> bytes:

@@ -50,6 +50,8 @@ def init(
     """Write federation.toml and server.toml, with comments and safe defaults. Nothing is overwritten."""
     from partbook.coordinator import home as homes
 
+    # A roster that lies there already says who the custodian is, and whether there is one.
+    roster = roster or home / "roster.toml"
     written = homes.init(
         home, roster=roster, key=key, seal_key=seal_key, hosts=tuple(host or ()), listen=listen, rounds=rounds
     )

@@ -154,7 +154,7 @@ def checked(path: str, body: bytes, party: str, public_key: bytes, nodes: set[in
         if request.public_key != public_key:
             raise Refused(403, f"{party} may come online with its own certificate's key only.")
         return
-    node = request.node_id if hasattr(request, "node_id") else request.node.node_id  # type: ignore[attr-defined]
+    node = request.node_id if hasattr(request, "node_id") else request.node.node_id
     if node not in nodes:
         raise Refused(403, f"Node {node} is not {party}'s here; activate it first.")
     if isinstance(request, PushMessagesRequest):

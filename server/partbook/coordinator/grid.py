@@ -32,6 +32,7 @@ LAG: Final = 0.1  # a pause is at most this part of the time that was waited alr
 EASE: Final = 3.0  # and at least so many times as long as a look takes: a SuperLink with much to do is asked less
 LOOK_EVERY: Final = 1.0  # seconds between two looks for nodes that are new or back
 REPEAT_AFTER: Final = 30.0  # seconds without an answer, after which a question is repeated; doubled each time
+ANSWERS_WITHIN: Final = 5.0  # seconds in which a node that is there says who it is
 GREET_AGAIN: Final = 30.0  # seconds after which a node that declined to say who it is is asked again
 
 _AWAY: Final = {ErrorCode.NODE_UNAVAILABLE, ErrorCode.MESSAGE_UNAVAILABLE, ErrorCode.REPLY_MESSAGE_UNAVAILABLE}
@@ -56,7 +57,7 @@ class _Nodes:
     """Which node is which party's, and who was greeted."""
 
     of: dict[str, int] = field(default_factory=dict)
-    asked: dict[str, tuple[int, str]] = field(default_factory=dict)  # message id: node, nonce
+    asked: dict[str, tuple[int, str, float]] = field(default_factory=dict)  # message id: node, nonce, when
     known: set[int] = field(default_factory=set)  # greeted, whatever they answered
     declined: dict[int, tuple[float, str]] = field(default_factory=dict)  # when, and why
 
@@ -147,7 +148,8 @@ class GridTransport:
                     told(party, reply.content)
             now = time.monotonic()
             for party, asked in list(waiting.items()):
-                if asked.node is None and now - self._away.get(party, began) >= self._grace:
+                gone = now - self._away.get(party, began) >= self._grace and not self._greeting(now)
+                if asked.node is None and gone:
                     told(party, NodeFailed(f"{party} {asked.reason}.{self._strangers()}"))
             if now - began >= timeout:
                 break
@@ -220,9 +222,9 @@ class GridTransport:
             ) or (None,)
             if identifier:
                 self._nodes.known.add(node)
-                self._nodes.asked[identifier] = (node, nonce)
+                self._nodes.asked[identifier] = (node, nonce, now)
 
-    def _greeted(self, node: int, nonce: str, reply: Message) -> None:
+    def _greeted(self, node: int, nonce: str, _: float, reply: Message) -> None:
         if reply.has_error():
             self._nodes.forget(node)
             return
@@ -245,6 +247,10 @@ class GridTransport:
             self._mark(before)
             log.info("%s is here, Partbook %s, clock %+d s", found.party, found.version, found.clock)
 
+    def _greeting(self, now: float) -> bool:
+        """Whether a node was asked just now who it is: it may be the one that is missed."""
+        return any(now - when < ANSWERS_WITHIN for _, _, when in self._nodes.asked.values())
+
     def _strangers(self) -> str:
         """What nodes said that did not prove who they are: one of them may be the party that is missed."""
         return "".join(f" A node did not say who it is: {why}" for _, why in self._nodes.declined.values())
@@ -254,6 +260,7 @@ class GridTransport:
         if asked.node is not None:
             self._nodes.forget(asked.node)
         asked.node, asked.reason = None, f"fell away ({reply.error.reason})"
+        self._looked = 0.0  # it may be back already
         self._mark(before)
 
     def _mark(self, before: list[str]) -> None:

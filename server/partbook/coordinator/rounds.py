@@ -36,7 +36,7 @@ from partbook.coordinator.validation import ValidationSet
 from partbook.errors import CohortTooSmall, ConfigError, CorruptMessage, ForeignSealKey
 from partbook.identity.keys import IdentityKey
 from partbook.identity.roster import Roster
-from partbook.model.adapter import adapter_state, apply_adapter, attach, flatten, selection, state_hash, unflatten
+from partbook.model.adapter import adapter_state, apply_adapter, attach, flatten, in_scope, selection, state_hash, unflatten
 from partbook.model.checkpoint import BASE, base_manifest, load_model, load_tokenizer
 from partbook.model.transformer import pick_device
 from partbook.plan.exchanges import write_plan
@@ -87,9 +87,11 @@ class Coordinator:
         self._model = attach(load_model(base)).to(pick_device())
         self._tokenizer = load_tokenizer(base)
         self._like = adapter_state(self._model)
-        self._trained = selection(self._like, config.scope)
+        self._parameters = sum(self._like[name].numel() for name in in_scope(self._like, config.scope))
         self._validation = ValidationSet.read(config.validation) if config.validation else None
-        self._checkpoints = Checkpoints(config.state, self._roster.federation, self._base_hash)
+        # The coordinator of sealed rounds knows no model in between, so its states differ in nothing but their number.
+        keep = 3 if config.mode == "sealed" else None
+        self._checkpoints = Checkpoints(config.state, self._roster.federation, self._base_hash, keep=keep)
 
     @property
     def parties(self) -> tuple[str, ...]:
@@ -121,7 +123,7 @@ class Coordinator:
         adapter = flatten(self._like)
         self._tell(Progress(0, self._config.rounds, "score"))
         record = RoundRecord(0, state_hash(self._like), validation=self._score(adapter))
-        state = FederationState(adapter, Motion.none(len(adapter)), (record,))
+        state = FederationState(adapter, Motion.none(0 if self._config.mode == "sealed" else len(adapter)), (record,))
         self._checkpoints.save(state, self._like)
         self._tell(Progress(0, self._config.rounds, "done", record))
         return state
@@ -153,7 +155,9 @@ class Coordinator:
         else:
             assert isinstance(attempt.total, MaskedTotal), "a masked plan adds up integers"
             mean = mean_update(attempt.total.numbers(), len(attempt.machine.survivors), plan)
-            adapter, motion = step(adapter, mean, motion, plan.step, self._trained)
+            if len(motion.velocity) != len(adapter):
+                motion = Motion.none(len(adapter))  # sealed rounds, of which the coordinator steps none, came before
+            adapter, motion = step(adapter, mean, motion, plan.step, selection(self._like, plan.scope))
             model_hash, norm = state_hash(unflatten(adapter, self._like)), float(np.linalg.norm(mean))
             self._tell(Progress(number, rounds, "score"))
         record = RoundRecord(
@@ -218,7 +222,7 @@ class Coordinator:
             base_hash=self._base_hash,
             model_hash=model_hash,
             scope=config.scope,
-            parameters=len(self._trained),
+            parameters=self._parameters,
             cohort=cohort,
             threshold=default_threshold(len(cohort)) if config.threshold is None else config.threshold,
             training=config.training,

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from partbook.coordinator.attempt import Attempt, AttemptRecord, answered
 from partbook.coordinator.disk import replace_file
+from partbook.coordinator.laggards import Laggards
 from partbook.coordinator.totals import SealedTotal
 from partbook.errors import (
     AlteredCiphertext,
@@ -51,6 +52,7 @@ class SealedSums:
         """Use `folder`, made where missing."""
         self._folder, self._roster, self._key = folder, roster, key
         self._transport, self._timeout = transport, timeout
+        self._laggards = Laggards(roster, self._beginning)
         folder.mkdir(parents=True, exist_ok=True)
 
     def open(self, attempt: Attempt) -> None:
@@ -67,6 +69,7 @@ class SealedSums:
             return
         chunks = (self._open_chunk(attempt, index, total.chunk(index)) for index in range(plan.chunks))
         _write_parts(path, chain([attempt.plan_message], chain.from_iterable(chunks)))
+        self._laggards.forget(plan.round)
 
     def _open_chunk(self, attempt: Attempt, index: int, blob: bytes) -> tuple[bytes, bytes]:
         """What the custodian signs, and the encrypted chunk that it vouches for."""
@@ -91,7 +94,8 @@ class SealedSums:
     def catch_up(self, plan_round: int, record: AttemptRecord) -> dict[str, str]:
         """Send every member the opened sums that it lacks, up to a round's, in order.
 
-        The round's own goes to all: whoever has taken its step already only says again where it stands.
+        The round's own goes to all whom it can help: whoever has taken its step already only says again where it
+        stands.
 
         Returns:
             By member that stands after that round, the hash of its model.
@@ -99,21 +103,29 @@ class SealedSums:
         reached = self._reached()
         members = [member.name for member in self._roster.members]
         hashes: dict[str, str] = {}
-        before = 0
+        standing, before = {member: reached.get(member, 0) for member in members}, 0
         for number in self._opened(plan_round):
-            behind = [m for m in members if reached.get(m, 0) == before or number == plan_round]
-            before = number
+            helped = self._laggards.helped(number)
+            due = [m for m in members if standing[m] == before or number == plan_round]
+            behind = [m for m in due if m in helped and not self._laggards.resting(m, plan_round)]
             if behind:
-                hashes |= self._hand_over(number, behind, reached, record)
+                hashes |= self._hand_over(number, behind, reached, record, plan_round)
+            standing |= {m: reached.get(m, 0) for m in behind}
+            standing |= {m: number for m in members if m not in helped and standing[m] == before}
+            before = number
+        for member in members:
+            if standing[member] > reached.get(member, 0):
+                self._laggards.passed_by(member, plan_round)
         self._keep_reached(reached)
         return {member: model for member, model in hashes.items() if reached.get(member) == plan_round}
 
     def _hand_over(
-        self, number: int, behind: list[str], reached: dict[str, int], record: AttemptRecord
+        self, number: int, behind: list[str], reached: dict[str, int], record: AttemptRecord, last: int
     ) -> dict[str, str]:
         """One round's opened sum, chunk by chunk; by member that took its step, or had, the hash of its model."""
         file, hashes = _OpenedFile(self._path(number)), dict[str, str]()
-        context = e.read_plan(file.plan, self._roster).context()
+        # This coordinator's own file, and its key may be another since; labels look at who signed the plan.
+        context = e.unverified_plan(file.plan).context()
         for index in range(file.chunks):
             opened, encrypted = file.chunk(index)
             contents = dict.fromkeys(behind, wire.pack([file.plan, opened], [encrypted]))
@@ -135,6 +147,7 @@ class SealedSums:
             # They stand elsewhere than they said, as after a restored backup: next time they get every sum again, and
             # pass over those they have.
             reached.update(dict.fromkeys(declined, 0))
+            self._laggards.declined(declined, number, file.plan, last)
             if not behind:
                 break
         return hashes
@@ -145,6 +158,7 @@ class SealedSums:
         Raises:
             CohortTooSmall: fewer members than the threshold reached one model.
         """
+        self._laggards.trained(m for m in plan.cohort if record.dropped.get(m, ("", ""))[0] != wire.TRAIN)
         reached = self.catch_up(plan.round, record)
         found = Counter(reached.values())
         model, count = found.most_common(1)[0] if found else ("", 0)
@@ -159,9 +173,19 @@ class SealedSums:
         return model
 
     def behind(self, number: int) -> bool:
-        """Whether any member has yet to take the step of this round."""
+        """Whether any member has yet to take the step of this round, and there is a sum that may lead it there."""
         reached = self._reached()
-        return any(reached.get(member.name, 0) < number for member in self._roster.members)
+        for member in (member.name for member in self._roster.members):
+            lacking = [found for found in self._opened(number) if found > reached.get(member, 0)]
+            helped = any(member in self._laggards.helped(found) for found in lacking)
+            if helped and not self._laggards.resting(member, number):
+                return True
+        return False
+
+    def _beginning(self, number: int) -> tuple[bytes, bytes]:
+        """The signed plan of a kept sum, and the signed `opened` of its first chunk."""
+        file = _OpenedFile(self._path(number))
+        return file.plan, file.chunk(0)[0]
 
     def _opened(self, last: int) -> list[int]:
         """The rounds whose opened sums are kept, up to `last`, in order."""
@@ -181,9 +205,11 @@ class SealedSums:
             NodeFailed: none hands it over.
         """
         plan_message = _OpenedFile(self._path(number)).plan
-        plan, record = e.read_plan(plan_message, self._roster), AttemptRecord()
+        # The coordinator's key may be another since, and the roster: labels look at both (`PinnedRosters`).
+        plan, record = e.unverified_plan(plan_message), AttemptRecord()
+        needed, members = e.endorsements_needed(plan, self._roster), {member.name for member in self._roster.members}
         ask = e.write(self._key, e.ENDORSE, plan.context(), COORDINATOR, e.ModelHash(model=model_hash))
-        there = [member for member, reached in self._reached().items() if reached == number]
+        there = [member for member, reached in self._reached().items() if reached == number and member in members]
         contents = dict.fromkeys(there, wire.pack([plan_message, ask]))
         endorsed: dict[str, str] = {}
         for member, answer in self._ask(wire.ENDORSE, contents, record, needed=False).items():
@@ -195,10 +221,11 @@ class SealedSums:
                     endorsed[member] = data.decode()
             except PartbookError as error:
                 record.lose(member, wire.ENDORSE, error)
-        if len(endorsed) < plan.threshold:
+        if len(endorsed) < needed:
             raise CohortTooSmall(
-                f"{len(endorsed)} labels endorse the release of the model after round {number}, {plan.threshold} are "
-                "needed. " + "; ".join(why for _, why in record.dropped.values())
+                f"{len(endorsed)} labels endorse the release of the model after round {number}, {needed} are needed. "
+                + ("So many are not in the roster any more: play another round. " if needed > len(members) else "")
+                + "; ".join(why for _, why in record.dropped.values())
             )
         for member in endorsed:
             try:
@@ -291,7 +318,7 @@ class _OpenedFile:
                     start += 8 + size
         except OSError as error:
             raise AlteredFile(f"{path} cannot be read ({error.strerror}); labels that were away need it.") from error
-        if start != end or len(self._places) % 2 == 0:
+        if start != end or len(self._places) < 3 or len(self._places) % 2 == 0:
             raise AlteredFile(f"{path} was cut; restore it: labels that were away need it.")
 
     @property

@@ -12,6 +12,10 @@
 `noise`         from the ε a person asks for to σ, a public batch, and policies that hold a run to it
 `demo`          the main job, from recordings to a report; `demo_rounds` is its rounds, with noise and without
 `trial`         a researcher's federation, out of vaults that are there; `trial_table` shows it
+`processes`     a federation as real ones run it: every party a process, on this machine
+`reference`     the same rounds in one process, to be compared
+`demo_processes` the demo of that, from vaults to a release; `_view` shows it, `_cli` is its command
+`demo_vaults`   the demo's labels, with their vaults filled
 `three_pieces`  what the demo has its generator write
 `scoring`       the held-out loss after every round, also of sealed ones
 `results`       what a run comes to, in figures

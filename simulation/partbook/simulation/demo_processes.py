@@ -22,13 +22,14 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from math import inf
 from pathlib import Path
 from typing import Any, Final, Literal, Protocol
 
 from partbook.coordinator.checkpoints import Checkpoints, RoundRecord
 from partbook.coordinator.locks import only_one
+from partbook.coordinator.standing import PartyStanding, read_status
 from partbook.errors import AlteredFile, ConfigError, InputError, ServiceFailed
 from partbook.generator.release import Release, open_release
 from partbook.identity.keys import IdentityKey
@@ -87,14 +88,12 @@ class Process:
         pid: None where it does not run.
         resident: bytes of memory now.
         peak: bytes at most, over all processes of that name.
-        starts: how often it was started, where that is known; 1 otherwise.
     """
 
     name: str
     pid: int | None
     resident: int
     peak: int
-    starts: int = 1
 
 
 class Watcher(Protocol):
@@ -120,7 +119,7 @@ class Ran:
     Attributes:
         history: its rounds, with the seconds of each exchange.
         sent, received: bytes of what the coordinator asked each party, and of what it was answered, in a round; the
-            model's release, which comes once, is divided among the rounds too.
+            model's release, which comes once, is left out.
         memory: most resident bytes of each process.
         online: seconds from nothing to everybody online.
         release: signed, and verified.
@@ -200,7 +199,9 @@ class ProcessesDemo:
         """
         options, measured = self._options, self._measured
         with only_one(options.out / "lock", f"runs `partbook demo-processes --out {options.out}`"):
-            noised = self._federate("noised", options.noised, measured.training, measured.policy, options.out / "release")
+            noised = self._federate(
+                "noised", options.noised, measured.training, measured.policy, options.out / "release"
+            )
             self._watch.stage("The labels' ledgers, each read by its own label")
             nodes = [self._federation("noised", measured.policy).node_config(name) for name in options.vaults]
             budgets = {node.member: account(node) for node in nodes}
@@ -209,7 +210,6 @@ class ProcessesDemo:
                 delta=measured.delta,
                 noise=("none",),
                 modes=("sealed",),
-                rounds=options.rounds,
             )
             plain = self._federate(
                 "check", options.check, self._plain.training, unlimited, options.out / "check-release"
@@ -253,8 +253,14 @@ class ProcessesDemo:
         online = time.monotonic() - began
         self._watch.stage(f"{self._options.rounds} rounds, {words}")
         federation.start_run()
-        self._follow(federation, "run", memory)
-        status = federation.status()["parties"]
+        standing: dict[str, PartyStanding] = {}
+
+        def count() -> None:
+            status = read_status(federation.state)
+            if status.complete and not standing:
+                standing.update(status.parties)
+
+        self._follow(federation, "run", memory, each=count)
         self._watch.stage("Signing a release")
         about = "sealed, distributed DP" if part == "noised" else "sealed, no noise: to be compared, not used"
         if not release.exists():
@@ -265,11 +271,13 @@ class ProcessesDemo:
                 sources=self._options.sources,
             )
             self._follow(federation, "release", memory)
+        count()
+        rounds = self._options.rounds
         return {
             "online": online,
             "memory": memory.peaks,
-            "sent": {name: status[name]["sent"] / self._options.rounds for name in parties},
-            "received": {name: status[name]["received"] / self._options.rounds for name in parties},
+            "sent": {name: standing[name].sent / rounds for name in parties},
+            "received": {name: standing[name].received / rounds for name in parties},
         }
 
     def _refer(self, policy: Policy) -> tuple[float, int]:
@@ -282,18 +290,25 @@ class ProcessesDemo:
             with self._federation("check", policy) as federation:
                 memory = Memory(federation)
                 federation.start_reference(out)
-                done = self._follow(federation, "reference", memory, out / COORDINATOR)
+                done = self._follow(federation, "reference", memory, state=out / COORDINATOR)
             note.write_text(json.dumps({"seconds": done["seconds"], "memory": memory.peaks["reference"]}) + "\n")
         found = json.loads(note.read_text())
         return found["seconds"], found["memory"]
 
     def _follow(
-        self, federation: ProcessFederation, name: str, memory: Memory, state: Path | None = None
+        self,
+        federation: ProcessFederation,
+        name: str,
+        memory: Memory,
+        *,
+        state: Path | None = None,
+        each: Callable[[], None] = lambda: None,
     ) -> dict[str, Any]:
         """Until a process has done its work; parties that end meanwhile are started again, as an init system would."""
         revived: dict[str, int] = {}
         while federation.processes[name].poll() is None:
             self._watch.now(state or federation.state, memory.look())
+            each()
             for party in [one for one, process in federation.processes.items() if process.poll() is not None]:
                 if party != name:
                     revived[party] = revived.get(party, 0) + 1

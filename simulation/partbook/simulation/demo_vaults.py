@@ -1,4 +1,4 @@
-"""The demo's labels with their vaults filled, and nothing else of it: recordings are played and ingested once, and kept.
+"""The demo's labels with their vaults filled, and nothing else of it: recordings are played and ingested once.
 
 Folders, works and recordings are those of `partbook demo` with the same home, seed and sizes; what it left there is
 used, and the other way round.

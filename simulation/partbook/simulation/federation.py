@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 
 from flwr.app import Context, RecordDict
 from flwr.clientapp import ClientApp
@@ -91,9 +92,7 @@ def simulate(
     Raises:
         PartbookError: whatever ended the run; the coordinator's state is that of the last finished round.
     """
-    config_path = config.state.parent / "federation.toml"
-    config.state.mkdir(parents=True, exist_ok=True)
-    config.write(config_path)
+    config_path = written(config)
     ids = {COORDINATOR_ID + 1 + index: member for index, member in enumerate(sorted(nodes))}
     traffic = Traffic(ids)
 
@@ -114,6 +113,15 @@ def simulate(
     with closing(_Nodes()), grid:
         make_app(on_progress)(grid, context)
     return traffic
+
+
+def written(config: FederationConfig) -> Path:
+    """The coordinator's file, beside its state: paths in it mean the same wherever it is read from."""
+    absolute = {name: value.absolute() for name, value in config if isinstance(value, Path)}
+    path = config.state.absolute().parent / "federation.toml"
+    config.state.mkdir(parents=True, exist_ok=True)
+    config.model_copy(update=absolute).write(path)
+    return path
 
 
 class _Nodes:

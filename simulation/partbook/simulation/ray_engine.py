@@ -22,6 +22,7 @@ import logging
 import os
 import sys
 import tomllib
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
@@ -44,12 +45,16 @@ from partbook.node.app import app as node_app
 from partbook.node.app import close_nodes, flower_config
 from partbook.node.label import NodeConfig
 from partbook.plan.federation import FederationConfig
+from partbook.simulation.federation import written
 
 PARTIES: Final = "PARTBOOK_SIMULATED_PARTIES"
 """The environment variable that names the list of parties; set for Ray's processes alone."""
 
 PARTITION: Final = "partition-id"
 """What Flower's simulation engine tells a node; a SuperNode is told nothing of the kind."""
+
+STARTS: Final = 3
+"""How often Ray is started on this machine: it gives its own processes half a minute, which a busy machine may not."""
 
 Values = dict[str, str | int | float | bool]
 
@@ -109,9 +114,8 @@ def simulate_on_ray(
     """
     if importlib.util.find_spec("ray") is None:
         raise ConfigError("--engine ray needs Ray: install `partbook[ray]`, or leave the option out.")
-    config.state.mkdir(parents=True, exist_ok=True)
-    federation, listed = (config.state.parent / name for name in ("federation.toml", "parties.toml"))
-    config.write(federation)
+    federation = written(config)
+    listed = federation.with_name("parties.toml")
     parties = [flower_config(_absolute(nodes[member])) for member in sorted(nodes)]
     parties += [] if custodian is None else [custodian_values(_absolute(custodian))]
     listed.write_text(tomli_w.dumps({"threads": threads, "party": parties}))
@@ -119,10 +123,10 @@ def simulate_on_ray(
 
     @server.main()
     def main(grid: Grid, context: Context) -> None:
-        told: Values = {"federation": str(federation.resolve())}
+        told: Values = {"federation": str(federation)}
         make_app(on_progress)(grid, Context(context.run_id, context.node_id, {}, RecordDict(), told))
 
-    with _engine(listed.resolve(), workers, threads) as run_simulation:
+    with _engine(listed, workers, threads) as run_simulation:
         try:
             run_simulation(
                 server_app=server,
@@ -158,13 +162,20 @@ def _engine(listed: Path, workers: int, threads: int) -> Iterator[Callable[..., 
     if "RAY_ADDRESS" not in os.environ:
         given = {"num_cpus": workers * threads, "_node_ip_address": "127.0.0.1", "include_dashboard": False}
     environment = {PARTIES: str(listed), "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    try:
-        ray.init(runtime_env={"env_vars": environment}, log_to_driver=False, logging_level=logging.ERROR, **given)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        where = os.environ.get("RAY_ADDRESS", "this machine")
-        raise ConfigError(
-            f"Ray on {where} cannot be used ({error}); look at `ray status`, and at RAY_ADDRESS."
-        ) from error
+    given |= {"runtime_env": {"env_vars": environment}, "log_to_driver": False, "logging_level": logging.ERROR}
+    for left in reversed(range(1 if "RAY_ADDRESS" in os.environ else STARTS)):
+        try:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "Tip: ", FutureWarning)  # about the same thing
+                ray.init(**given)
+            break
+        except Exception as error:  # Ray's own "timed out during startup" is no more than that
+            ray.shutdown()
+            if not left:
+                where = os.environ.get("RAY_ADDRESS", "this machine")
+                raise ConfigError(
+                    f"Ray on {where} cannot be used ({error}); look at `ray status`, and at RAY_ADDRESS."
+                ) from error
     try:
         yield run_simulation
     finally:

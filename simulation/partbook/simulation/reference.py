@@ -59,7 +59,7 @@ def rerun(folder: Path, out: Path, on_progress: Callable[[Progress], None] = lam
         office = CustodianSettings.read(folder / CUSTODIAN / "custodian.toml").custodian
         custodian = replace(office, record=out / "opened.json")
     state = out / COORDINATOR
-    simulate(config.model_copy(update={"state": state}), nodes, custodian, workers=1, on_progress=on_progress)
+    simulate(config.model_copy(update={"state": state}), nodes, custodian, on_progress=on_progress)
     return state
 
 
