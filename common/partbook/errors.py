@@ -27,6 +27,7 @@
     ├── RoundError               a round cannot go on
     │   ├── CohortTooSmall           fewer members answered than the plan needs
     │   ├── NodeFailed               one member answered with an error
+    │   ├── TrainingCrashed          a process that was training on one of several devices was ended
     │   ├── RunFailed                a run ended before its rounds were done, and could not be gone on with
     │   └── SealingCrashed           a process that seals or opens chunks was ended
     ├── ProtocolViolation        somebody broke the protocol; the message goes unanswered
@@ -182,6 +183,10 @@ class CohortTooSmall(RoundError):
 
 class NodeFailed(RoundError):
     """A member of the cohort answered with an error."""
+
+
+class TrainingCrashed(RoundError):
+    """A process that was training on one of several devices was ended, or ran out of memory."""
 
 
 class RunFailed(RoundError):

@@ -90,7 +90,7 @@ def node(board: Switchboard) -> Iterator[Node]:
         yield node
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def app(board: Switchboard) -> Iterator[ServerApp]:
     with board.serverapp() as app:
         yield app

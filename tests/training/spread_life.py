@@ -1,12 +1,15 @@
 """A process that trains on several devices until it is killed.
 
-`spread_life.py BASE OUT DEVICES` writes its workers' ids to OUT.
+`spread_life.py BASE OUT DEVICES` writes its workers' ids to OUT. It ends when its standard input does, so that it
+does not outlive a test run that was killed.
 """
 
 from __future__ import annotations
 
 import itertools
+import os
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,7 +36,13 @@ def endless(say: Path, spread: Spread) -> Iterator[Keyed]:
         yield MicroBatch(np.array([2 * number, 2 * number + 1]), (windows,), np.array([39, 39])), [bytes(32)] * 2
 
 
+def end_with_stdin() -> None:
+    sys.stdin.read()
+    os._exit(1)
+
+
 if __name__ == "__main__":
+    threading.Thread(target=end_with_stdin, daemon=True).start()
     torch.set_num_threads(1)
     base, out = Path(sys.argv[1]), Path(sys.argv[2])
     model = attach(load_model(base))

@@ -21,7 +21,7 @@ from torch import Tensor
 from trio import MEMBERS, Trio
 from tunes import recording_of, tune
 
-from partbook.errors import RoundError, ValueOutOfRange
+from partbook.errors import TrainingCrashed, RoundError, ValueOutOfRange
 from partbook.model.adapter import adapter_state, attach, flatten
 from partbook.model.checkpoint import load_model
 from partbook.model.transformer import PartbookModel
@@ -34,7 +34,7 @@ from partbook.privacy.mechanism import NoisyGrid
 from partbook.training.examples import Examples
 from partbook.training.per_recording import Observed, dp_sgd, drawn_sum, recording_updates
 from partbook.training.replica import Task, micro_batches
-from partbook.training.spread import Spread, TrainingCrashed
+from partbook.training.spread import Spread
 
 CPU = torch.device("cpu")
 PLAN = DistributedDp(noise_multiplier=1.0, sampling=0.7, batch=8.0, clip=0.1, windows=6, steps=2, learning_rate=0.1)
@@ -185,7 +185,7 @@ def test_workers_do_not_outlive_a_parent_that_was_killed(
     told = tmp_path / "workers"
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     command = [sys.executable, str(Path(__file__).with_name("spread_life.py")), str(tiny_base), str(told), str(workers)]
-    parent = subprocess.Popen(command, env=environment, start_new_session=True)
+    parent = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, start_new_session=True)
     try:
         until(told.exists)
         processes = [int(text) for text in told.read_text().split()]

@@ -4,7 +4,7 @@
 `label`   the label in a round: checks the plan, trains, adds its update to a sum that nobody reads
 `keeping`, `shared_model`  what it keeps between exchanges, encrypted, and the model of sealed rounds
 `opened_sum`  chunks of an opened sum, until all are there
-`rosters`, `handing`       what earlier rosters still count for; a model handed from one label to another (`handing_cli`)
+`rosters` what earlier rosters still count for; `handing`: a model handed to another label, by `handing_cli`
 `policy`  what the label allows, and which plans it therefore refuses
 `ledger`  what every recording has lost of its privacy (`debits` says who pays, `chain` keeps the rows)
 `budget`, `withdrawal`     what is left of it, for people; taking a recording out for good

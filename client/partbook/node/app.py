@@ -15,6 +15,7 @@ The node's own configuration comes from `context.node_config`, never from the co
     key         the vault's key file (optional)
     base        folder of the base model (optional)
     seed        of the visiting order and of rounding (optional; simulations only)
+    devices     what to train on, comma between them (optional)
 """
 
 from __future__ import annotations
@@ -67,6 +68,7 @@ def node_config(context: Context) -> NodeConfig:
         key=path("key"),
         base=path("base") or BASE,
         seed=int(seed) if isinstance(seed, (int, float)) else None,
+        devices=tuple(str(values["devices"]).split(",")) if values.get("devices") else None,
     )
 
 
@@ -79,7 +81,7 @@ def flower_config(config: NodeConfig) -> dict[str, str | int | float | bool]:
         "identity": str(config.identity),
         "base": str(config.base),
     }
-    optional: dict[str, Path | int | None] = {
+    optional: dict[str, Path | str | int | None] = {
         "receiving": config.receiving,
         "seal-key": config.seal_key,
         "state": config.state,
@@ -88,6 +90,7 @@ def flower_config(config: NodeConfig) -> dict[str, str | int | float | bool]:
         "journal": config.journal,
         "key": config.key,
         "seed": config.seed,
+        "devices": None if config.devices is None else ",".join(config.devices),
     }
     for key, value in optional.items():
         if value is not None:

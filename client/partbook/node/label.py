@@ -84,6 +84,7 @@ class NodeConfig:
         base: folder of the base model.
         seed: of the order in which recordings are visited and of rounding, for runs that can be repeated; drawn from
             the system where None.
+        devices: what to train on, see `partbook.training.devices`; all GPUs there are where None.
     """
 
     member: str
@@ -99,6 +100,7 @@ class NodeConfig:
     key: Path | None = None
     base: Path = BASE
     seed: int | None = None
+    devices: tuple[str, ...] | None = None
 
     @property
     def accounts(self) -> Path:
@@ -139,7 +141,9 @@ class LabelNode:
         self._base_hash: str = base_manifest(config.base)["files"]["model.safetensors"]
         self._policy = Policy.in_force(config.vault, config.policy)
         seed = None if config.seed is None else f"{config.seed}/{config.member}"
-        self._learner = Learner(config.base, config.vault, config.key, seed=seed, gpu_share=self._policy.gpu_share)
+        self._learner = Learner(
+            config.base, config.vault, config.key, seed=seed, gpu_share=self._policy.gpu_share, devices=config.devices
+        )
         with Vault.open(config.vault, config.key) as vault:
             self._kept = Keeping(config.kept, vault.rounds_key)
             self._ledger = Ledger.open(config.accounts, vault.ledger_key)
@@ -158,6 +162,7 @@ class LabelNode:
     def close(self) -> None:
         """Let go of the ledger. The node answers nothing afterwards."""
         with self._busy:
+            self._learner.close()
             self._ledger.close()
 
     @property

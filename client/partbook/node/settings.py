@@ -130,4 +130,5 @@ class NodeSettings(PartySettings):
             key=self.key,
             base=self.base or BASE,
             seed=self.seed,
+            devices=self.devices,
         )

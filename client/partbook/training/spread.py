@@ -40,17 +40,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from partbook.errors import RoundError
+from partbook.errors import TrainingCrashed
 from partbook.model.adapter import attach
 from partbook.model.config import ModelConfig
 from partbook.model.transformer import PartbookModel
 from partbook.privacy.mechanism import NoisyGrid
 from partbook.training.devices import take_share
 from partbook.training.replica import Keyed, Replica, Summed, Task
-
-
-class TrainingCrashed(RoundError):
-    """A process that was training on one of several devices was ended, or ran out of memory."""
 
 
 @dataclass(frozen=True, slots=True)

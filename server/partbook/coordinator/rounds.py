@@ -36,7 +36,16 @@ from partbook.coordinator.validation import ValidationSet
 from partbook.errors import CohortTooSmall, ConfigError, CorruptMessage, ForeignSealKey
 from partbook.identity.keys import IdentityKey
 from partbook.identity.roster import Roster
-from partbook.model.adapter import adapter_state, apply_adapter, attach, flatten, in_scope, selection, state_hash, unflatten
+from partbook.model.adapter import (
+    adapter_state,
+    apply_adapter,
+    attach,
+    flatten,
+    in_scope,
+    selection,
+    state_hash,
+    unflatten,
+)
 from partbook.model.checkpoint import BASE, base_manifest, load_model, load_tokenizer
 from partbook.model.transformer import pick_device
 from partbook.plan.exchanges import write_plan

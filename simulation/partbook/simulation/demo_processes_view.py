@@ -136,23 +136,26 @@ def report(result: ProcessesResult) -> RenderableType:
     """What came of it, for a person."""
     worst = max(result.spent.values())
     yes = {True: ("yes", "bold green"), False: ("NO", "bold red")}
-    colluding = result.noised.release.about["privacy"]
+    outsiders = float(result.noised.release.about["privacy"]["epsilon_outsiders"])
+    others = "everybody else" if outsiders < result.stated else "all but labels that would take their noise out again"
     said = [
-        _line("ε stated", f"{result.stated:.3f} at δ = {result.delta:g}, by the coordinator in its release"),
-        _line("", f"{colluding['epsilon_outsiders']:.3f} against all but labels that take their noise out again"),
+        _line("ε stated", f"{result.stated:.3f} at δ = {result.delta:g}, by the coordinator in its release;"),
+        _line("", f"{outsiders:.3f} against {others}"),
         _line("ε by ledger", f"{worst:.3f} at most; within statement and policies: ", yes[result.covered]),
         _line("Release", result.noised.release.id),
         _line("Check", "without noise, the processes' adapter and that of one process are"),
         _line("", "equal bit for bit: ", yes[result.equal]),
     ]
-    files = {
-        "Release": result.noised.release.path,
-        "Processes": f"{result.out / 'noised'} (a folder a party; what they said: logs/)",
-        "Check": f"{result.out / 'check'}, {result.out / 'check-release'}, {result.out / 'reference'}",
-    }
+    out = result.out
+    places = [
+        (result.noised.release.path, "the release"),
+        (out / "noised", "a folder a party; what they said is in logs/"),
+        (out / "check", "the same without noise, and in reference/ beside it in one process"),
+    ]
+    look = [Text.assemble(str(where), (f"  {what}", "dim")) for where, what in places]
     return Group(
         _seconds(result), Text(""), _parties(result), Text(""), _memory(result), Text(""), *said, Text(""),
-        *(_line(name, str(where)) for name, where in files.items()),
+        Text("Look", style="bold"), *look,
     )  # fmt: skip
 
 
@@ -160,8 +163,8 @@ def _seconds(result: ProcessesResult) -> Table:
     history = result.noised.history
     each = [f"{record.round}" for record in history] if len(history) <= WIDE else []
     found = Table(title="Seconds an exchange takes", title_justify="left", title_style="bold", box=None, pad_edge=False)
-    found.add_column("Round")
-    for name in (*each, "Median", "Longest", "Without noise"):
+    found.add_column("Round", no_wrap=True)
+    for name in (*each, "Median", *(() if each else ("Longest",)), "No noise"):
         found.add_column(name, justify="right")
     plain = result.check.history
     kinds = [kind for kind in EXCHANGES if any(kind in record.exchanges for record in (*history, *plain))]
@@ -179,8 +182,10 @@ def _seconds(result: ProcessesResult) -> Table:
 
 def _figures(seconds: Sequence[float | None], each: bool) -> list[str]:
     known = [one for one in seconds if one is not None]
-    row = ["–" if one is None else f"{one:.2f}" for one in seconds] if each else []
-    return [*row, *((f"{median(known):.2f}", f"{max(known):.2f}") if known else ("–", "–"))]
+    middle = f"{median(known):.2f}" if known else "–"
+    if each:
+        return [*("–" if one is None else f"{one:.2f}" for one in seconds), middle]
+    return [middle, f"{max(known):.2f}" if known else "–"]
 
 
 def _parties(result: ProcessesResult) -> Table:

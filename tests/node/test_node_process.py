@@ -1,0 +1,240 @@
+"""`partbook node start` as a process of its own: a hostile bundle, one host alone, pausing, leaving."""
+
+import contextlib
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+import tomli_w
+from flwr.cli.build import build_fab_from_files
+from switchboard import ServerApp, Switchboard, until
+from trio import MEMBERS, Trio
+
+from partbook.identity.message import COORDINATOR
+from partbook.node import pausing
+from partbook.node.holding import running
+from partbook.plan import exchanges as e
+from partbook.plan import wire
+from partbook.plan.greeting import Greeter
+from partbook.plan.rounds import RoundPlan
+from partbook.simulation.parties import ANYTHING
+
+PYPROJECT = b"""
+[project]
+name = "partbook"
+version = "1.0.0"
+license = "Apache-2.0"
+dependencies = []
+
+[tool.flwr.app]
+publisher = "partbook"
+
+[tool.flwr.app.components]
+serverapp = "partbook.coordinator.app:app"
+clientapp = "partbook.node.app:app"
+"""
+EVIL = b"""
+from pathlib import Path
+Path(MARKER).write_text(__name__)
+"""
+
+
+class NodeProcess:
+    """The node of a label of the board."""
+
+    def __init__(self, board: Switchboard, trio: Trio, folder: Path, member: str) -> None:
+        self.member, self.folder, self.board = member, folder, board
+        self.config, self.log, self.calls = folder / "node.toml", folder / "node.log", folder / "calls"
+        policy = folder / "policy.toml"
+        ANYTHING.write(policy)
+        keys = board.parties.folders[member]
+        self.config.write_text(
+            tomli_w.dumps(
+                {
+                    "member": member,
+                    "coordinator": board.address,
+                    "vault": str(trio.folder / member / "vault"),
+                    "ledger": "ledger.sqlite",
+                    "roster": str(board.parties.roster),
+                    "identity": str(keys / "identity.pem"),
+                    "receiving": str(keys / "receiving.pem"),
+                    "policy": "policy.toml",
+                    "base": str(trio.base),
+                }
+            )
+        )
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        hooked = [sys.executable, str(Path(__file__).with_name("hooked.py")), str(self.calls)]
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [*hooked, "node", "start", "--config", str(self.config)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=self.folder,
+                env={**os.environ, "OMP_NUM_THREADS": "1"},
+                start_new_session=True,
+            )
+
+    def online(self) -> int:
+        """Wait until it is; returns the node's number at the coordinator."""
+        assert self.process is not None
+        process = self.process
+
+        def said() -> bool:
+            assert process.poll() is None, self.log.read_text()[-3000:]
+            return "online at" in self.log.read_text()
+
+        until(said, f"{self.member} is online", 180)
+        return int(json.loads((self.board.home.tls / "nodes.json").read_text())[self.member][-1])
+
+    def command(self, *arguments: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "partbook.cli", "node", *arguments, "--config", str(self.config)],
+            capture_output=True,
+            text=True,
+            timeout=180,
+            check=False,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def end(self) -> None:
+        if self.process is not None and self.process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait(30)
+
+
+@pytest.fixture(scope="module")
+def node(board: Switchboard, trio: Trio, tmp_path_factory: pytest.TempPathFactory) -> Iterator[NodeProcess]:
+    assert MEMBERS == ("Alto", "Bass", "Tenor")
+    node = NodeProcess(board, trio, tmp_path_factory.mktemp("node"), "Alto")
+    try:
+        node.start()
+        yield node
+    finally:
+        node.end()
+
+
+@pytest.fixture(scope="module")
+def marker(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the hostile bundle would leave behind."""
+    return tmp_path_factory.mktemp("hostile") / "marker"
+
+
+@pytest.fixture(scope="module")
+def app(board: Switchboard, marker: Path) -> Iterator[ServerApp]:
+    """A run whose bundle holds a `partbook` of its own, whose import leaves a mark."""
+    evil = EVIL.replace(b"MARKER", repr(str(marker)).encode())
+    files = {"pyproject.toml": PYPROJECT}
+    files |= {f"partbook/{name}.py": evil for name in ("__init__", "node/__init__", "node/app", "node/label")}
+    files |= {"flwr/__init__.py": evil, "sitecustomize.py": evil}
+    fab, _ = build_fab_from_files(files)
+    assert "partbook/node/app.py" in zipfile.ZipFile(BytesIO(fab)).namelist()
+    with board.serverapp(fab) as app:
+        yield app
+
+
+def plan(board: Switchboard, trio: Trio) -> bytes:
+    values = {"federation": board.roster.federation, "roster": board.roster.hash, "nonce": secrets.token_hex(16)}
+    fresh: RoundPlan = trio.plan(**values)
+    return e.write_plan(board.key(COORDINATOR), fresh)
+
+
+def test_a_bundle_with_a_partbook_of_its_own_is_never_asked_for(
+    board: Switchboard, node: NodeProcess, app: ServerApp, marker: Path
+) -> None:
+    number = node.online()
+    nonce = secrets.token_hex(16)
+    greeter = Greeter(board.key(COORDINATOR), board.roster)
+    asked = app.ask(number, wire.HELLO, wire.pack([greeter.question(nonce)]))
+    (answer,), _ = wire.unpack(app.answers([asked])[asked].content)
+    assert greeter.read(answer, nonce).party == "Alto"
+    assert not marker.exists()
+    log = board.said("front")
+    assert "/v1/fleet/get-fab" not in log
+    assert "/v1/fleet/get-run" not in log
+    with board.client("Alto") as client:
+        assert client.post("/v1/fleet/get-fab").status_code == 404
+    assert "/v1/fleet/get-fab" in board.said("front"), "the front would have said so"
+
+
+def test_a_second_process_on_one_state_folder_is_told_which_one_is_there(node: NodeProcess) -> None:
+    node.online()
+    assert node.process is not None
+    second = subprocess.run(
+        [sys.executable, "-m", "partbook.cli", "node", "start", "--config", str(node.config)],
+        capture_output=True,
+        text=True,
+        timeout=180,
+        check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert second.returncode == 2
+    assert f"Process {node.process.pid} works in {node.folder / 'state'} already" in second.stderr
+
+
+def test_a_paused_node_says_so_in_one_sentence_and_trains_again_when_it_is_told_to(
+    board: Switchboard, trio: Trio, node: NodeProcess, app: ServerApp
+) -> None:
+    number = node.online()
+    assert f"node resume --config {node.config}" in node.command("pause", "--why", "a dispute over track 7")
+    asked = app.ask(number, wire.TRAIN, wire.pack([plan(board, trio)], [trio.start.tobytes()]))
+    refusal = dict(app.answers([asked])[asked].content["refusal"])  # type: ignore[call-overload]
+    assert refusal["error"] == "NodePaused"
+    assert refusal["reason"] == "Alto is paused and trains for no plan until its engineer resumes it."
+    assert "dispute" not in str(refusal), "the reason is the engineer's own"
+    said = json.loads(node.command("running", "--json"))
+    assert node.process is not None
+    assert said["process"] == node.process.pid
+    assert said["paused"].endswith(": a dispute over track 7")
+    assert said["certificate_until"].endswith("+00:00")
+    assert "takes part again" in node.command("resume")
+    assert "not paused" in node.command("resume")
+    asked = app.ask(number, wire.TRAIN, wire.pack([plan(board, trio)], [trio.start.tobytes()]))
+    answer = app.answers([asked])[asked]
+    assert "signed" in answer.content, dict(answer.content)
+
+
+def test_leaving_ends_the_process_destroys_what_was_not_handed_over_and_takes_back_what_it_cost(
+    board: Switchboard, node: NodeProcess, app: ServerApp
+) -> None:
+    number = node.online()
+    state = node.folder / "state"
+    assert running(state) is not None
+    said = node.command("leave", "--yes")
+    assert "Alto has left. The running node was ended." in said
+    assert node.process is not None
+    assert node.process.wait(60) == 0
+    assert running(state) is None
+    assert "left the federation" in str(pausing.paused(state))
+    assert not list(state.glob("vector*"))
+    until(lambda: number not in set(app.grid.get_node_ids()), "the coordinator knows that it is gone")
+    assert "has stopped" in node.log.read_text()
+
+
+def test_a_node_talks_to_one_host_and_no_other(board: Switchboard, node: NodeProcess) -> None:
+    """All that this process connected to or looked up, from its start to its end."""
+    assert node.process is not None
+    assert node.process.poll() is not None
+    host, _, port = board.address.partition(":")
+    calls = set(node.calls.read_text().splitlines())
+    allowed = {
+        f"socket.getaddrinfo {(host, int(port))!r}",
+        f"socket.connect {('127.0.0.1', int(port))!r}",
+        f"socket.connect {('::1', int(port), 0, 0)!r}",
+    }
+    assert calls
+    assert calls <= allowed, calls - allowed
