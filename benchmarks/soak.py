@@ -220,9 +220,8 @@ class Soak:
         seconds = self.ensemble.history()[-1]["seconds"]
         spent = now - self._began
         bar = "#" * (30 * done // rounds)
-        say(
-            f"{spent:7.0f} s  [{bar:<30}] {done} of {rounds}, {seconds:.1f} s, {spent / done * (rounds - done):.0f} s left"
-        )
+        left = spent / done * (rounds - done)
+        say(f"{spent:7.0f} s  [{bar:<30}] {done} of {rounds}, {seconds:.1f} s, {left:.0f} s left")
 
 
 def _cut(cable: Cable, seconds: float) -> None:

@@ -40,6 +40,9 @@ publisher = "partbook"
 [tool.flwr.app.components]
 serverapp = "partbook.coordinator.app:app"
 clientapp = "partbook.node.app:app"
+
+[tool.flwr.app.config]
+federation = ""
 """
 EVIL = b"""
 from pathlib import Path
