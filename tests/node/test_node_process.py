@@ -17,9 +17,11 @@ import tomli_w
 from flwr.cli.build import build_fab_from_files
 from switchboard import ServerApp, Switchboard, until
 from trio import MEMBERS, Trio
+from typer.testing import CliRunner
 
 from partbook.identity.message import COORDINATOR
 from partbook.node import pausing
+from partbook.node.cli import app as cli
 from partbook.node.holding import running
 from partbook.plan import exchanges as e
 from partbook.plan import wire
@@ -102,16 +104,10 @@ class NodeProcess:
         return int(json.loads((self.board.home.tls / "nodes.json").read_text())[self.member][-1])
 
     def command(self, *arguments: str) -> str:
-        done = subprocess.run(
-            [sys.executable, "-m", "partbook.cli", "node", *arguments, "--config", str(self.config)],
-            capture_output=True,
-            text=True,
-            timeout=180,
-            check=False,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+        """What `partbook node …` prints; in this process, which has imported it all."""
+        done = CliRunner().invoke(cli, [*arguments, "--config", str(self.config)])
+        assert done.exit_code == 0, done.output
+        return done.output
 
     def end(self) -> None:
         if self.process is not None and self.process.poll() is None:

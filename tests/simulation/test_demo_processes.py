@@ -36,6 +36,9 @@ from partbook.simulation.noise import Asked
 from partbook.vault.ingest import Workers, ingest
 from partbook.vault.store import Vault
 
+# A fixture here is minutes of other processes' work on a machine that does something else as well.
+pytestmark = pytest.mark.timeout(1800)
+
 RATE, ROUNDS, EPSILON = 44_100, 5, 8.0
 LABELS = ("Alto", "Bass", "Tenor Voice")
 PLAIN = PlainTraining(steps=1, batch=2, clip=0.5)

@@ -215,11 +215,14 @@ class Link:
     def _fetch(self, incoming: Incoming) -> Message:
         metadata = incoming.message.metadata
         run, identifier = metadata.run_id, metadata.message_id
-        # The root object says again what came with the message; only its one child, the content, is asked for.
+        # The root object says again what came with the message; only its one child, the content, is read.
         if len(incoming.tree.children) != 1:
             raise LookupError(identifier)
         (root,) = incoming.tree.children
         contents = {tree.object_id: self._object(run, tree.object_id) for tree in iterate_object_tree(root)}
+        # It must have arrived all the same: what is confirmed is deleted, and a ServerApp that is still sending an object
+        # of a message that is gone ends its run.
+        self._object(run, identifier)
         request = ConfirmMessageReceivedRequest(run_id=run, message_object_id=identifier)
 
         def confirm(node: Node) -> object:

@@ -48,6 +48,7 @@ BUSY: Final = 0.05  # seconds between two looks for messages right after one cam
 IDLE: Final = 0.5  # the same when none has come for long
 LAG: Final = 0.1  # a pause is at most this part of the time that was waited already, between these two
 EASE: Final = 3.0  # and at least so many times as long as a look takes: a coordinator with much to do is asked less
+EASED: Final = 2.0  # seconds, and no longer; a look may have hung in a cut line
 
 Watcher = Callable[[str, str], None]  # told an event and the message type it is about
 
@@ -98,7 +99,7 @@ def serve(
                 if len(working) < before:
                     last = time.monotonic()
             if not working:
-                stop.wait(max(BUSY, min(IDLE, LAG * (time.monotonic() - last)), EASE * took))
+                stop.wait(max(BUSY, min(IDLE, LAG * (time.monotonic() - last)), min(EASED, EASE * took)))
     except Stopped:
         pass
     finally:

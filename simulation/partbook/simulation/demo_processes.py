@@ -347,6 +347,10 @@ class ProcessesDemo:
             step=course.step,
         )
 
+    def _asked(self, course: Course, training: Training) -> dict[str, Any]:
+        # The base model is told by its hash: where it lies makes no other question of it.
+        return self._config(course, training).model_dump(mode="json", exclude={"base"})
+
     def _ran(self, part: Part, release: Path, figures: Mapping[str, Any]) -> Ran:
         options = self._options
         base: str = base_manifest(options.base)["files"]["model.safetensors"]
@@ -380,8 +384,8 @@ class ProcessesDemo:
             "rounds": options.rounds,
             "seed": options.seed,
             "base": base_manifest(options.base)["files"]["model.safetensors"],
-            "noised": self._config(options.noised, self._measured.training).model_dump(mode="json"),
-            "check": self._config(options.check, self._plain.training).model_dump(mode="json"),
+            "noised": self._asked(options.noised, self._measured.training),
+            "check": self._asked(options.check, self._plain.training),
         }
         if note.exists():
             before = json.loads(note.read_text())
