@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.claims import Claim, report
-from benchmarks.ensemble import CUSTODIAN, MASKING, SERVICES, Ensemble
+from benchmarks.ensemble import CUSTODIAN, MASKING, SERVICES, Ensemble, end_in_order
 
 LIMIT: Final = 1.0  # seconds for an exchange with `FEW` nodes
 FEW: Final = 3
@@ -151,6 +151,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--nodes", type=int, nargs="+", default=[3, 10, 30])
     parser.add_argument("--rounds", type=int, default=0, help="after a first one; 6, 4 and 2 where not given")
     chosen = parser.parse_args(arguments)
+    end_in_order()
     found = []
     for nodes in chosen.nodes:
         free, needed = free_memory(), EACH * (nodes + len(SERVICES) + 2)

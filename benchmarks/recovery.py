@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from benchmarks.claims import Claim, report
-from benchmarks.ensemble import CUSTODIAN, Ensemble
+from benchmarks.ensemble import CUSTODIAN, Ensemble, end_in_order
 
 if TYPE_CHECKING:
     from cutting import Cable
@@ -138,6 +138,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--victims", nargs="+", choices=VICTIMS, default=list(VICTIMS))
     parser.add_argument("--cut", type=float, default=60.0, help="seconds")
     chosen = parser.parse_args(arguments)
+    end_in_order()
     with tempfile.TemporaryDirectory(prefix="recovery-") as scratch:
         ensemble = Ensemble.of(Path(scratch), 3, patience=180.0)
         from cutting import Cable

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from benchmarks.claims import Claim, report
-from benchmarks.ensemble import CUSTODIAN, MASKING, Ensemble
+from benchmarks.ensemble import CUSTODIAN, MASKING, Ensemble, end_in_order
 
 if TYPE_CHECKING:
     from cutting import Cable
@@ -38,7 +38,7 @@ COORDINATORS: Final = ("serverapp", "superlink", "superexec", "front", "coordina
 CUTS: Final = (3.0, 30.0)  # seconds, from the shortest to the longest
 CUT_SHARE: Final = 0.3  # of the mishaps
 RESTART_AFTER: Final = 2.0  # seconds; systemd's units say 30 and 60
-PATIENCE: Final = 90.0
+PATIENCE: Final = 120.0
 DELTA: Final = 1e-6
 WARM_UP: Final = 5  # rounds of a process's life before its memory is looked at
 SHORTEST_LIFE: Final = 10  # rounds after that, over which a slope is worth something
@@ -411,6 +411,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--members", type=int, default=3)
     parser.add_argument("--folder", type=Path, help="where everything is put, and left")
     chosen = parser.parse_args(arguments)
+    end_in_order()
     with tempfile.TemporaryDirectory(prefix="soak-") as scratch:
         return _soak(chosen, chosen.folder or Path(scratch))
 

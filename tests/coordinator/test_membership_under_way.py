@@ -1,4 +1,5 @@
 """To be appended to tests/coordinator/test_membership_changes.py once roster-change.patch is in."""
+
 from __future__ import annotations
 
 from pathlib import Path

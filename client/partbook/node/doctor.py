@@ -128,4 +128,6 @@ def _ledger(path: Path, key: bytes) -> Check:
         with Ledger.open(path, key):
             return "opens, and every row of it is as it was written"
 
-    return attempt("ledger", look, "Do not delete it; restore the newest backup.")
+    return attempt(
+        "ledger", look, "Do not delete it, and put no older copy in its place: that would forget what was spent."
+    )

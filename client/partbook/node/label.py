@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -62,6 +63,8 @@ from partbook.vault.store import Vault
 
 _VECTOR: Final = "vector"
 _EXCHANGE: Final = "exchange"
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +227,7 @@ class LabelNode:
             self._current()[1].accept_inbox(inbox)
             assert self._vector is not None, "a plan is current only once there is a vector for it"
             self._ledger.commit(self._question, hashlib.sha256(self._vector.data).hexdigest())
+            log.info("the debit for round %d is final, and its contribution leaves", self._answered_round)
             return self._chunk(0)
 
     def proceed(self, request: bytes) -> tuple[bytes, bytes]:
@@ -464,6 +468,7 @@ class LabelNode:
         self._kept.put(_VECTOR, len(head).to_bytes(4, "big"), head, learned.vector.data)
         self._vector, self._question, self._answered_round = learned.vector, question, plan.round
         self._note(plan, learned)
+        log.info("trained for round %d", plan.round)
 
     def _drop_unsent(self, federation: str, question: str) -> None:
         """Destroy a vector that never left, and only then give back what was reserved for it.

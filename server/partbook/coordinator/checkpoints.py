@@ -89,7 +89,7 @@ class Checkpoints:
     def save(self, state: FederationState, like: dict[str, Any]) -> None:
         """Write a state; `like` is an adapter state that gives names and shapes."""
         motion = state.motion
-        arrays = {
+        arrays: dict[str, NDArray[Any]] = {
             "adapter": state.adapter,
             "velocity": motion.velocity,
             "second": motion.second,
@@ -179,7 +179,7 @@ def _write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
         place += array.nbytes
     text = json.dumps(head).encode()
     text += b" " * (-len(text) % 8)
-    parts = [memoryview(np.ascontiguousarray(array)).cast("B") for array in arrays.values() if array.nbytes]
+    parts = [np.ascontiguousarray(array).data.cast("B") for array in arrays.values() if array.nbytes]
     replace_file(path, len(text).to_bytes(8, "little"), text, *parts)
 
 

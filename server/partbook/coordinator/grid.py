@@ -225,7 +225,7 @@ class GridTransport:
                 self._nodes.known.add(node)
                 self._nodes.asked[identifier] = (node, nonce, now)
 
-    def _greeted(self, node: int, nonce: str, _: float, reply: Message) -> None:
+    def _greeted(self, node: int, nonce: str, _when: float, reply: Message) -> None:
         if reply.has_error():
             self._nodes.forget(node)
             return

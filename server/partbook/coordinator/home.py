@@ -40,7 +40,7 @@ timeout = 3600     # seconds for an exchange in which labels train
 patience = 120     # seconds for any other, and for parties that fall away
 
 # How much noise hides one recording. These figures err on the side of too much; write your own with
-#   partbook privacy plan --epsilon 8 --recordings N --rounds {rounds} --labels {labels} --toml
+#   partbook privacy plan --epsilon 8 --delta 1e-6 --recordings N --rounds {rounds} --labels {labels} --toml
 # and put what it prints in place of this section.
 [training]
 kind = "distributed"
@@ -225,7 +225,7 @@ def missing(home: Home) -> dict[Path, str]:
     config = home.federation
     made = {
         config.key: f"partbook keys new coordinator --out {config.key.parent}",
-        config.roster: "partbook roster new, or `partbook federation join` with the invitation you wrote",
+        config.roster: "partbook federation propose, from the entries that came back",
     }
     if config.mode == "sealed" and config.seal_key is not None:
         made[config.seal_key] = "partbook keys seal, which the custodian runs; ask for the public file"
