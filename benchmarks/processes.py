@@ -45,6 +45,7 @@ class Measured:
         alone: seconds of each round in one process.
         sent, received: bytes of content that a node got and gave in a round, mean.
         memory: MB at most, by process.
+        together: MB of all processes at the end, what they share counted once (`Pss`).
     """
 
     nodes: int
@@ -54,6 +55,7 @@ class Measured:
     sent: float
     received: float
     memory: Mapping[str, float]
+    together: float
 
     @property
     def exchange(self) -> float:
@@ -85,6 +87,7 @@ def measured(folder: Path, nodes: int, rounds: int) -> Measured:
             say(f"{nodes:3} nodes, {time.monotonic() - began:5.0f} s  round {done} of {rounds + 1} took {took:.2f} s")
             if done == rounds + 1:
                 memory = {name: found["VmHWM"] / 1e6 for name, found in ensemble.memory().items()}
+                together = sum(map(proportional, filter(None, map(federation.pid, ensemble.everybody))))
         federation.finish_run()
         parties = federation.status()["parties"]
     history = ensemble.history()[1:]  # in the first one everything is loaded
@@ -95,7 +98,7 @@ def measured(folder: Path, nodes: int, rounds: int) -> Measured:
     kinds = history[0]["exchanges"]
     seconds = {kind: [one["exchanges"][kind] for one in history] for kind in kinds}
     alone = in_one_process(ensemble, folder / "alone", rounds + 1)[1:]
-    return Measured(nodes, seconds, [one["seconds"] for one in history], alone, sent, received, memory)
+    return Measured(nodes, seconds, [one["seconds"] for one in history], alone, sent, received, memory, together)
 
 
 def in_one_process(ensemble: Ensemble, folder: Path, rounds: int) -> list[float]:
@@ -137,7 +140,17 @@ def show(found: Measured) -> None:
     say(f"    bytes      a node gets {found.sent:,.0f} and gives {found.received:,.0f} in a round")
     services = ", ".join(f"{name} {found.memory[name]:.0f}" for name in (*SERVICES, CUSTODIAN) if name in found.memory)
     nodes = [size for name, size in found.memory.items() if name.startswith("Label")]
-    say(f"    MB at most {services}, a node {statistics.median(nodes):.0f}; all {sum(found.memory.values()):,.0f}")
+    say(f"    MB at most {services}, a node {statistics.median(nodes):.0f}")
+    say(f"    MB in all  {sum(found.memory.values()):,.0f}; with what they share counted once {found.together:,.0f}")
+
+
+def proportional(process: int) -> float:
+    """MB of a process, of what it shares with others a share only."""
+    try:
+        lines = Path(f"/proc/{process}/smaps_rollup").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return 0.0
+    return 1024 * next((int(line.split()[1]) for line in lines if line.startswith("Pss:")), 0) / 1e6
 
 
 def say(text: str) -> None:

@@ -196,8 +196,9 @@ class Soak:
             return
         lines = log.read_text(errors="replace").splitlines()
         for line in lines[self._read :]:
-            if "ended after round" in line or "Error" in line:
+            if "ended after round" in line:
                 self.endings.append(line.strip())
+            if not line.startswith("{"):
                 say(f"{time.monotonic() - self._began:7.0f} s  {line.strip()[:400]}")
         self._read = len(lines)
 
@@ -341,11 +342,10 @@ def one_model(ensemble: Ensemble) -> bool:
     from safetensors.numpy import load_file
 
     federation = ensemble.federation
-    held = [load_file(federation.node_config(member).model) for member in ensemble.members]
-    released = load_file(federation.state / "adapter.safetensors")
-    return all(
-        name in model and model[name].tobytes() == released[name].tobytes() for model in held for name in released
-    )
+    newest = ensemble.history()[-1]["round"]
+    released = load_file(federation.state / f"round-{newest:04d}.safetensors")["adapter"].tobytes()
+    held = [load_file(federation.node_config(member).model)["adapter"].tobytes() for member in ensemble.members]
+    return all(model == released for model in held)
 
 
 def aborted_without_a_name(endings: Sequence[str]) -> list[str]:

@@ -220,7 +220,7 @@ class Link:
             raise LookupError(identifier)
         (root,) = incoming.tree.children
         contents = {tree.object_id: self._object(run, tree.object_id) for tree in iterate_object_tree(root)}
-        # It must have arrived all the same: what is confirmed is deleted, and a ServerApp that is still sending an object
+        # It must have arrived all the same: what is confirmed is deleted, and a ServerApp that still sends an object
         # of a message that is gone ends its run.
         self._object(run, identifier)
         request = ConfirmMessageReceivedRequest(run_id=run, message_object_id=identifier)
