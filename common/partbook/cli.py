@@ -20,6 +20,11 @@ COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
         "simulation",
         "Four labels, one generator: the whole way, on this machine.",
     ),
+    "demo-processes": (
+        "partbook.simulation.demo_processes_cli:app",
+        "simulation",
+        "A coordinator, three labels and a custodian as processes of their own, with TLS.",
+    ),
     "simulate": (
         "partbook.simulation.cli:simulate",
         "simulation",

@@ -78,7 +78,7 @@ def test_a_full_disk_at_a_node_ends_in_its_name_and_loses_nothing(quartet: Quart
     configured(quartet, attempts=1)
     quartet.order("Bass", "full train received")
     quartet.begin()
-    with pytest.raises(RunFailed, match="(?s)CohortTooSmall.*Bass declined with .*Error.*(space|cannot be written)"):
+    with pytest.raises(RunFailed, match=r"(?s)CohortTooSmall.*Bass declined with .*Error.*(space|cannot be written)"):
         quartet.finish()
     (small_disk / "ballast").unlink()
     configured(quartet)
@@ -158,7 +158,7 @@ def test_a_paused_node_is_named_and_takes_part_again_when_resumed(quartet: Quart
     configured(quartet, attempts=1)
     pausing.pause(quartet.federation.folder / "Alto" / "state", "holidays")
     quartet.begin()
-    with pytest.raises(RunFailed, match="CohortTooSmall.*Alto declined with NodePaused"):
+    with pytest.raises(RunFailed, match=r"CohortTooSmall.*Alto declined with NodePaused"):
         quartet.finish()
     pausing.resume(quartet.federation.folder / "Alto" / "state")
     configured(quartet)
@@ -175,7 +175,7 @@ def test_a_plan_beyond_a_labels_policy_is_refused_by_name(quartet: Quartet) -> N
     Policy(epsilon_recording=8.0, rounds=100_000).write(policy)
     quartet.back("Alto")
     quartet.begin()
-    with pytest.raises(RunFailed, match="CohortTooSmall.*Alto declined with NoiseRefused"):
+    with pytest.raises(RunFailed, match=r"CohortTooSmall.*Alto declined with NoiseRefused"):
         quartet.finish()
     assert federation.stop("Alto") == 0
     policy.unlink()

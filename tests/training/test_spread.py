@@ -21,7 +21,7 @@ from torch import Tensor
 from trio import MEMBERS, Trio
 from tunes import recording_of, tune
 
-from partbook.errors import TrainingCrashed, RoundError, ValueOutOfRange
+from partbook.errors import RoundError, TrainingCrashed, ValueOutOfRange
 from partbook.model.adapter import adapter_state, attach, flatten
 from partbook.model.checkpoint import load_model
 from partbook.model.transformer import PartbookModel

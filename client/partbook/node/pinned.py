@@ -47,7 +47,7 @@ RENEW_BEFORE: Final = 86_400.0  # seconds before its certificate ends at which a
 BUSY: Final = 0.05  # seconds between two looks for messages right after one came
 IDLE: Final = 0.5  # the same when none has come for long
 LAG: Final = 0.1  # a pause is at most this part of the time that was waited already, between these two
-EASE: Final = 3.0  # and at least so many times as long as a look takes: a coordinator with much to do is asked less
+EASE: Final = 1.0  # and at least so many times as long as a look takes: a coordinator with much to do is asked less
 EASED: Final = 2.0  # seconds, and no longer; a look may have hung in a cut line
 
 Watcher = Callable[[str, str], None]  # told an event and the message type it is about

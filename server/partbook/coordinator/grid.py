@@ -29,7 +29,7 @@ from partbook.plan.greeting import Greeter
 PULL_EVERY: Final = 0.05  # seconds between two looks for answers, at first
 PULL_SELDOM: Final = 0.5  # the same when they let themselves be waited for
 LAG: Final = 0.1  # a pause is at most this part of the time that was waited already, between these two
-EASE: Final = 3.0  # and at least so many times as long as a look takes: a SuperLink with much to do is asked less
+EASE: Final = 1.0  # and at least so many times as long as a look takes: a SuperLink with much to do is asked less
 EASED: Final = 2.0  # seconds, and no longer; a look may have hung through a restart
 LOOK_EVERY: Final = 1.0  # seconds between two looks for nodes that are new or back
 REPEAT_AFTER: Final = 30.0  # seconds without an answer, after which a question is repeated; doubled each time
