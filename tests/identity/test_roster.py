@@ -195,6 +195,7 @@ def test_a_seal_key_is_named_by_its_whole_id(seal_key):
         ('north = "', 'north = "!', r"signatures\.north is not base64"),
         ("[signatures]", "[signatures", "is not TOML"),
     ],
+    ids=map(str, range(14)),  # the texts hold keys, which are others in each process
 )
 def test_a_broken_file_is_named_with_the_key_that_is_wrong(tmp_path, old, new, named):
     path = tmp_path / "roster.toml"
