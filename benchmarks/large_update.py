@@ -60,8 +60,8 @@ class DrawnLearner:
 
     parameters = 0  # set by the process it is in
 
-    def __init__(self, base: Path, vault: Path, key: Path | None, *, seed: str | None, gpu_share: float = 1.0) -> None:
-        del base, vault, key, seed, gpu_share
+    def __init__(self, base: Path, vault: Path, key: Path | None, **options: object) -> None:
+        del base, vault, key, options
         self.recordings = ("0" * 64,)  # the ledger debits recordings
         self.like = stand_in(self.parameters)
 

@@ -261,6 +261,31 @@ def test_a_label_that_is_asked_again_after_some_rounds_goes_on_within_one_run(se
     assert set(sealed.hashes().values()) == {state.history[-1].adapter_hash}
 
 
+def test_sums_are_kept_for_some_rounds_and_a_label_that_was_away_for_longer_is_handed_the_model(
+    sealed: Federation, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("partbook.coordinator.sealed.KEPT_SUMS", 2)
+    line = started(sealed, (wire.APPLY, "Tenor"))
+    sealed.run(4)
+    assert line.nodes["Tenor"]._shared.round == 0
+    assert sorted(path.stem for path in (sealed.folder / "state" / "sums").glob("*.opened")) == [
+        "round-0003",
+        "round-0004",
+    ]
+    sealed.stop()
+    started(sealed)
+    with caplog.at_level(logging.WARNING):
+        sealed.run(6)
+    assert "Tenor" in caplog.text
+    assert "partbook node hand-over" in caplog.text
+    sealed.stop()
+    handed_the_model(sealed, "Alto", "Tenor")
+    started(sealed)
+    state = sealed.run(7)
+    assert "Tenor" in state.history[7].members
+    assert set(sealed.hashes().values()) == {state.history[7].adapter_hash}
+
+
 def test_the_plan_of_a_roster_that_a_label_never_pinned_names_the_remedy(sealed: Federation) -> None:
     sealed.start()
     sealed.run(1)

@@ -88,7 +88,7 @@ def _record(path: Path) -> Check:
         except FileNotFoundError:
             return "none yet; it begins with the first sum that is opened"
         except ValueError as error:
-            remedy = "Restore it from a backup: without it a round could be opened twice."
+            remedy = "Mend it by hand, or make a new seal: with an older copy a round could be opened twice."
             return Check("record", "fail", f"{path} is broken ({error})", remedy)
         return f"remembers {len(found)} opened rounds"
 

@@ -224,8 +224,8 @@ class Custodian:
             return {}
         except (OSError, ValueError, TypeError, AttributeError) as error:
             raise ConfigError(
-                f"{self._config.record} is broken ({error}); mend it by hand, or begin a federation under another "
-                "name: with an older copy, or with none, a round could be opened twice."
+                f"{self._config.record} is broken ({error}); mend it by hand, or make a new seal: with an older "
+                "copy, or with none, a round could be opened twice."
             ) from error
 
     def _write_record(self) -> None:

@@ -149,8 +149,9 @@ class GridTransport:
                     told(party, reply.content)
             now = time.monotonic()
             for party, asked in list(waiting.items()):
-                gone = now - self._away.get(party, began) >= self._grace and not self._greeting(now)
-                if asked.node is None and gone:
+                if asked.node is not None or party in self._nodes.of or self._greeting(now):
+                    continue  # asked, about to be asked, or perhaps the one that is saying who it is
+                if now - self._away.get(party, began) >= self._grace:
                     told(party, NodeFailed(f"{party} {asked.reason}.{self._strangers()}"))
             if now - began >= timeout:
                 break

@@ -60,7 +60,8 @@ class Laggards:
         earlier = e.unverified_plan(plan_message).roster != self._roster.hash
         for member in members:
             begins = min((found for found, members in self._helps.items() if member in members), default=number)
-            if earlier or (number == begins and number != min(self._helps, default=number)):
+            # Before the first round every label holds one model: what it declines that sum for will pass.
+            if earlier or number == begins > 1:
                 self._declined[member] = before
                 log.warning(
                     "%s does not step with the sum of round %d, and is not asked for %d rounds. Unless it says why "

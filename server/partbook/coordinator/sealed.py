@@ -1,7 +1,7 @@
 """Sealed rounds after the sum: the custodian opens it for the labels, who step, agree on the model, and release it.
 
-The coordinator carries sums that it cannot read. It keeps them, encrypted as they are, so that a label that was away
-can take the steps it missed.
+The coordinator carries sums that it cannot read. It keeps the newest, encrypted as they are, so that a label that was
+away can take the steps it missed. One that was away for longer is handed the model by another label.
 
 A sum is asked for, kept and handed on chunk by chunk: in one message it would be hundreds of megabytes.
 """
@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from itertools import chain
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 from flwr.app import RecordDict
@@ -43,6 +44,10 @@ from partbook.plan import exchanges as e
 from partbook.plan import wire
 from partbook.plan.rounds import RoundPlan
 from partbook.plan.transport import Transport
+
+
+KEPT_SUMS: Final = 50
+"""Rounds whose opened sums are kept: each is as large as the model, and a federation plays for weeks."""
 
 
 class SealedSums:
@@ -170,6 +175,9 @@ class SealedSums:
                 f"Round {plan.round}: {count} labels reached one model, {plan.threshold} are needed. "
                 + "; ".join(why for _, why in record.dropped.values())
             )
+        for number in self._opened(plan.round)[:-KEPT_SUMS]:
+            self._path(number).unlink(missing_ok=True)
+            self._laggards.forget(number)
         return model
 
     def behind(self, number: int) -> bool:
