@@ -182,7 +182,16 @@ class CohortTooSmall(RoundError):
 
 
 class NodeFailed(RoundError):
-    """A member of the cohort answered with an error."""
+    """A member of the cohort answered with an error.
+
+    Attributes:
+        declined: the name of the error that it declined with; empty where it failed without one.
+    """
+
+    def __init__(self, message: str, *, declined: str = "") -> None:
+        """Keep the name of the error."""
+        super().__init__(message)
+        self.declined = declined
 
 
 class TrainingCrashed(RoundError):

@@ -286,6 +286,22 @@ def test_sums_are_kept_for_some_rounds_and_a_label_that_was_away_for_longer_is_h
     assert set(sealed.hashes().values()) == {state.history[7].adapter_hash}
 
 
+def test_a_label_whose_older_model_was_restored_is_sent_the_sums_again(sealed: Federation) -> None:
+    sealed.start()
+    sealed.run(1)
+    model = sealed.node_config("Tenor").model
+    older = model.read_bytes()
+    sealed.run(2)
+    sealed.stop()
+    model.write_bytes(older)
+    started(sealed, (wire.TRAIN, "Bass"))
+    with pytest.raises(CohortTooSmall, match="Tenor declined with UnknownModel"):
+        sealed.run(3)
+    state = sealed.run(3)
+    assert set(state.history[3].members) == set(MEMBERS) - {"Bass"}
+    assert set(sealed.hashes().values()) == {state.history[3].adapter_hash}
+
+
 def test_the_plan_of_a_roster_that_a_label_never_pinned_names_the_remedy(sealed: Federation) -> None:
     sealed.start()
     sealed.run(1)

@@ -104,9 +104,8 @@ def raise_refusal(content: RecordDict, member: str) -> None:
     """Turn a refusal into `NodeFailed`; anything else passes."""
     record = content.config_records.get("refusal")
     if record is not None:
-        raise NodeFailed(
-            f"{member} declined with {str(record.get('error'))[:100]}: {str(record.get('reason'))[:REFUSAL_LIMIT]}"
-        )
+        name = str(record.get("error"))[:100]
+        raise NodeFailed(f"{member} declined with {name}: {str(record.get('reason'))[:REFUSAL_LIMIT]}", declined=name)
 
 
 def _only(content: RecordDict, names: set[str]) -> None:

@@ -29,7 +29,7 @@ from flwr.app import RecordDict
 from partbook.coordinator.disk import replace_file
 from partbook.coordinator.shelf import Shelf
 from partbook.coordinator.totals import MaskedTotal, SealedTotal
-from partbook.errors import AlteredFile, CohortTooSmall, CorruptMessage, NodeFailed, PartbookError
+from partbook.errors import AlteredFile, CohortTooSmall, CorruptMessage, NodeFailed, PartbookError, UnknownModel
 from partbook.identity.keys import IdentityKey
 from partbook.identity.message import COORDINATOR, Message
 from partbook.identity.roster import Roster
@@ -51,10 +51,12 @@ class AttemptRecord:
     Attributes:
         seconds: wall clock of each exchange, by message kind.
         dropped: by member that was lost, (message kind, why).
+        elsewhere: members that hold another model than the plan's; not kept on the disk.
     """
 
     seconds: dict[str, float] = field(default_factory=dict)
     dropped: dict[str, tuple[str, str]] = field(default_factory=dict)
+    elsewhere: set[str] = field(default_factory=set)
 
     def spent(self, kind: str, since: float) -> None:
         """Count the time since `since` (`time.monotonic`) for an exchange."""
@@ -63,6 +65,8 @@ class AttemptRecord:
     def lose(self, member: str, kind: str, error: PartbookError) -> None:
         """Remember where and why a member was lost first."""
         self.dropped.setdefault(member, (kind, str(error)))
+        if kind == wire.TRAIN and isinstance(error, NodeFailed) and error.declined == UnknownModel.__name__:
+            self.elsewhere.add(member)
 
 
 def answered(replies: Mapping[str, RecordDict | Exception], member: str, timeout: float) -> RecordDict:

@@ -155,6 +155,7 @@ class Coordinator:
                 self._checkpoints.give_up(number, spent_by(plan))
             # Nobody who was lost can come back into this attempt: the round is planned anew, under fresh masks.
             attempt.forget()
+            sums.doubt(attempt.record.elsewhere)
             raise
 
         adapter, motion, norm = state.adapter, state.motion, None

@@ -45,7 +45,6 @@ from partbook.plan import wire
 from partbook.plan.rounds import RoundPlan
 from partbook.plan.transport import Transport
 
-
 KEPT_SUMS: Final = 50
 """Rounds whose opened sums are kept: each is as large as the model, and a federation plays for weeks."""
 
@@ -179,6 +178,12 @@ class SealedSums:
             self._path(number).unlink(missing_ok=True)
             self._laggards.forget(number)
         return model
+
+    def doubt(self, members: Iterable[str]) -> None:
+        """These members stand elsewhere than they said, as after a restored backup: send them every sum again."""
+        reached = self._reached()
+        if again := {member: 0 for member in members if reached.get(member)}:
+            self._keep_reached(reached | again)
 
     def behind(self, number: int) -> bool:
         """Whether any member has yet to take the step of this round, and there is a sum that may lead it there."""
