@@ -68,6 +68,9 @@ class DrawnLearner:
     def keep(self, recordings: object) -> None:
         """There are none to choose from."""
 
+    def close(self) -> None:
+        """There is nothing to give back."""
+
     def learn(self, plan: RoundPlan, state: Mapping[str, Tensor]) -> Learned:
         """Whole numbers on the plan's grid, (d,), each as likely as any."""
         from partbook.node.learning import Learned
