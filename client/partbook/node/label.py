@@ -61,8 +61,8 @@ from partbook.secagg.node import NodeRound
 from partbook.secagg.rings import CHUNK
 from partbook.vault.store import Vault
 
-_VECTOR: Final = "vector"
-_EXCHANGE: Final = "exchange"
+VECTOR: Final = "vector"
+EXCHANGE: Final = "exchange"
 
 log = logging.getLogger(__name__)
 
@@ -332,16 +332,6 @@ class LabelNode:
                 raise CorruptMessage(f"Stretch {asked.chunk} of the model was asked for; it has fewer.")
             return signed, stretch.astype("<f4").tobytes()
 
-    def leave(self) -> int:
-        """Destroy what was not handed over and give back what was reserved for it; returns for how many rounds."""
-        with self._busy:
-            reserved = sum(
-                debit.state == "reserved" and debit.federation == self._roster.federation
-                for debit in self._ledger.debits()
-            )
-            self._drop_unsent(self._roster.federation, "")
-            return reserved
-
     def _must_be_listed(self) -> None:
         """A node that signs with another key than its roster lists would be dropped from every round, as a forger."""
         listed = self._roster.member(self.member)
@@ -465,7 +455,7 @@ class LabelNode:
         self._learner.keep(self._ledger.join(self._learner.recordings))
         learned = self._learner.learn(plan, state)
         head = json.dumps({"question": question, "round": plan.round}).encode()
-        self._kept.put(_VECTOR, len(head).to_bytes(4, "big"), head, learned.vector.data)
+        self._kept.put(VECTOR, len(head).to_bytes(4, "big"), head, learned.vector.data)
         self._vector, self._question, self._answered_round = learned.vector, question, plan.round
         self._note(plan, learned)
         log.info("trained for round %d", plan.round)
@@ -479,8 +469,8 @@ class LabelNode:
         debits = (debit for debit in self._ledger.debits() if debit.federation == federation)
         for reserved in [debit.question for debit in debits if debit.state == "reserved"]:
             if reserved == self._question:
-                self._kept.remove(_EXCHANGE)
-                self._kept.remove(_VECTOR)
+                self._kept.remove(EXCHANGE)
+                self._kept.remove(VECTOR)
                 self._plan, self._round, self._vector = None, None, None
                 self._question = ""
             if reserved != question:
@@ -529,13 +519,13 @@ class LabelNode:
 
     def _store(self, plan: RoundPlan, machine: NodeRound, left: frozenset[str]) -> None:
         head = json.dumps({"plan": plan.encode().decode(), "left": sorted(left)}).encode()
-        self._kept.put(_EXCHANGE, len(head).to_bytes(4, "big"), head, machine.dump())
+        self._kept.put(EXCHANGE, len(head).to_bytes(4, "big"), head, machine.dump())
 
     def _take_up(self) -> None:
         """Go on where the last process ended."""
-        kept = self._kept.get(_VECTOR)
+        kept = self._kept.get(VECTOR)
         if kept is not None:
-            head, rest = _split(kept)
+            head, rest = split(kept)
             about = json.loads(head)
             self._question, self._answered_round = str(about["question"]), int(about["round"])
             self._vector = np.frombuffer(rest, dtype=np.uint32)
@@ -545,9 +535,9 @@ class LabelNode:
                     f"trained in round {self._answered_round}: it is older than the node's folder {self._config.kept}. "
                     "Restore the newer ledger."
                 )
-        kept = self._kept.get(_EXCHANGE)
+        kept = self._kept.get(EXCHANGE)
         if kept is not None:
-            head, rest = _split(kept)
+            head, rest = split(kept)
             about = json.loads(head)
             plan = RoundPlan.decode(about["plan"].encode())
             if plan.question() == self._question and plan.roster != self._roster.hash:
@@ -581,6 +571,7 @@ class LabelNode:
             raise VaultError(f"{self._config.journal} cannot be written ({error.strerror}).") from error
 
 
-def _split(kept: bytearray) -> tuple[bytes, memoryview]:
+def split(kept: bytearray) -> tuple[bytes, memoryview]:
+    """The head of what was kept, as JSON, and the rest."""
     size = int.from_bytes(kept[:4], "big")
     return bytes(kept[4 : 4 + size]), memoryview(kept)[4 + size :]

@@ -63,9 +63,8 @@ def leave(config: Config, yes: Annotated[bool, typer.Option("--yes", help="Do no
     What was handed over stays in the model and stays debited. Ask the coordinator for a roster without this label, so
     that no round waits for it.
     """
-    from partbook.node import pausing
+    from partbook.node import leaving, pausing
     from partbook.node.holding import only_one
-    from partbook.node.label import LabelNode
     from partbook.node.settings import NodeSettings
 
     settings = NodeSettings.read(config)
@@ -75,11 +74,7 @@ def leave(config: Config, yes: Annotated[bool, typer.Option("--yes", help="Do no
     pausing.pause(settings.state, "left the federation")
     stopped = pausing.stop_running(settings.state)
     with only_one(settings.state):
-        node = LabelNode(settings.node)
-        try:
-            released = node.leave()
-        finally:
-            node.close()
+        released = leaving.leave(settings.node)
     typer.echo(
         f"{settings.member} has left. "
         + ("The running node was ended. " if stopped else "")

@@ -86,6 +86,8 @@ class Start:
         """Look at the roster and the certificate each hour, and when told to."""
         if not self._hangup.is_set() and time.monotonic() - self._looked < RENEW_EVERY:
             return
+        if self._hangup.is_set():
+            log.info("the roster and the certificate are read anew")
         self._hangup.clear()
         self._looked = time.monotonic()
         try:
