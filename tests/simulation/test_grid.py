@@ -3,6 +3,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 from flwr.app import ConfigRecord, Context, Message, RecordDict
@@ -185,6 +186,46 @@ def test_an_answer_to_an_earlier_greeting_proves_nothing() -> None:
     with InProcessGrid(parrot, {11: {}}) as grid:
         assert GridTransport(grid, ("Bass",), GREETER, patience=0.3).members() == []
         assert GridTransport(grid, ("Bass",), GREETER, patience=0.3).members() == []
+
+
+@pytest.mark.parametrize("first", [10, 11])
+def test_of_two_nodes_that_prove_one_name_the_one_that_was_asked_before_is_asked(first: int, tmp_path: Path) -> None:
+    slow, asked = ClientApp(), list[int]()
+
+    @slow.query("hello")
+    def late(message: Message, context: Context) -> Message:
+        time.sleep(0.3 if context.node_id == first else 0.0)
+        return greeting(message, "Alto")
+
+    @slow.query("count")
+    def counted(message: Message, context: Context) -> Message:
+        asked.append(context.node_id)
+        return Message(RecordDict({"n": ConfigRecord({"n": 1})}), reply_to=message)
+
+    memory = tmp_path / "nodes.json"
+    with InProcessGrid(slow, {first: {}}) as grid:
+        GridTransport(grid, ("Alto",), GREETER, memory=memory)
+    # The copy answers at once, and the one that was there before takes its time.
+    with InProcessGrid(slow, {10: {}, 11: {}}) as grid:
+        GridTransport(grid, ("Alto",), GREETER, memory=memory).exchange(
+            "query.count", {"Alto": RecordDict()}, timeout=5
+        )
+    assert asked == [first]
+    # It is gone for good: then the other one is it.
+    other = 21 - first
+    with InProcessGrid(slow, {other: {}}) as grid:
+        GridTransport(grid, ("Alto",), GREETER, memory=memory).exchange(
+            "query.count", {"Alto": RecordDict()}, timeout=5
+        )
+    assert asked == [first, other]
+
+
+def test_what_is_remembered_of_nodes_may_be_broken(tmp_path: Path) -> None:
+    memory = tmp_path / "nodes.json"
+    memory.write_text("[")
+    with InProcessGrid(app, {10: {"member": "Alto"}}) as grid:
+        assert GridTransport(grid, ("Alto",), GREETER, memory=memory).members() == ["Alto"]
+    assert memory.read_text() == '{"Alto": 10}'
 
 
 @pytest.mark.parametrize("clock", [-600, 600])

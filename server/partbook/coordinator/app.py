@@ -51,7 +51,10 @@ def make_app(on_progress: Callable[[Progress], None] | None = None, *, patient: 
             try:
                 coordinator = Coordinator(config, watch.progress)
                 limits = dict.fromkeys(("patience", "grace", "short"), config.patience) if patient else {}
-                transport = GridTransport(grid, coordinator.parties, coordinator.greeter, watch=watch, **limits)
+                memory = config.state / "nodes.json" if patient else None
+                transport = GridTransport(
+                    grid, coordinator.parties, coordinator.greeter, watch=watch, memory=memory, **limits
+                )
                 coordinator.run(transport)
             except Exception as error:
                 if patient:

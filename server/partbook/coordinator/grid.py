@@ -6,21 +6,28 @@ message they answer, never by the sender they claim, so a node can only ever ans
 Nodes come and go while an exchange runs. One that fell away is greeted again when it is back, and asked again: every
 answer of a node is made once and kept on its disk, so to ask twice is to be told the same thing twice. A question that
 stays unanswered for long is repeated for the same reason: a SuperLink that is killed loses what it was handing over.
+
+Two nodes may prove that they are one party, when its folder was copied to a second machine. The one that was asked
+before goes on being asked, over restarts as well, and so a party has one ledger.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import secrets
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 
 from flwr.app import Message, RecordDict
 from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 
+from partbook.coordinator.disk import replace_file
 from partbook.coordinator.watching import Unwatched, Watch
 from partbook.errors import NodeFailed, PartbookError
 from partbook.plan import wire
@@ -82,6 +89,7 @@ class GridTransport:
         grace: float = 0.0,
         short: float = float("inf"),
         watch: Watch | None = None,
+        memory: Path | None = None,
     ) -> None:
         """Greet the nodes that are there, and wait for those that are not.
 
@@ -93,10 +101,12 @@ class GridTransport:
             grace: seconds for which an exchange waits for a party that fell away.
             short: seconds that an exchange other than training may take, whatever its timeout.
             watch: told who is here, and who answers.
+            memory: file that remembers which node was asked last for which party.
         """
         self._grid, self._parties, self._greeter = grid, parties, greeter
         self._grace, self._short, self._watch = grace, short, watch or Unwatched()
         self._nodes = _Nodes()
+        self._memory, self._before = memory, _remembered(memory)
         self._looked = 0.0
         self._away = dict.fromkeys(parties, time.monotonic())
         deadline = time.monotonic() + patience
@@ -243,15 +253,29 @@ class GridTransport:
             log.warning("node %d is %s, whom these rounds do not need", node, found.party)
         elif found.party in self._nodes.of:
             log.warning("a second node says with %s's signature that it is %s; it is not used", *[found.party] * 2)
+        elif self._before.get(found.party, node) in self._saying() - {node}:
+            self._nodes.forget(node)  # greeted again once the one that was asked before has said who it is
         else:
             before = self.members()
             self._nodes.of[found.party] = node
+            self._remember(found.party, node)
             self._mark(before)
             log.info("%s is here, Partbook %s, clock %+d s", found.party, found.version, found.clock)
 
+    def _remember(self, party: str, node: int) -> None:
+        if self._before.get(party) != node:
+            self._before[party] = node
+            if self._memory is not None:
+                replace_file(self._memory, json.dumps(self._before, sort_keys=True).encode())
+
     def _greeting(self, now: float) -> bool:
         """Whether a node was asked just now who it is: it may be the one that is missed."""
-        return any(now - when < ANSWERS_WITHIN for _, _, when in self._nodes.asked.values())
+        return bool(self._saying(now))
+
+    def _saying(self, now: float | None = None) -> set[int]:
+        """Nodes that were asked just now who they are."""
+        now = time.monotonic() if now is None else now
+        return {node for node, _, when in self._nodes.asked.values() if now - when < ANSWERS_WITHIN}
 
     def _strangers(self) -> str:
         """What nodes said that did not prove who they are: one of them may be the party that is missed."""
@@ -274,6 +298,14 @@ class GridTransport:
             self._away.pop(party, None)
         if before != after:
             self._watch.here(after)
+
+
+def _remembered(path: Path | None) -> dict[str, int]:
+    """Which node was which party's; nothing where the file is missing or broken: it only settles who comes first."""
+    with suppress(OSError, ValueError, AttributeError, TypeError):
+        if path is not None:
+            return {str(party): int(node) for party, node in json.loads(path.read_text()).items()}
+    return {}
 
 
 def size_of(content: RecordDict) -> int:
