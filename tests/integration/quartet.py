@@ -15,6 +15,7 @@ from tunes import recording_of, tune
 
 from partbook.music.tokens import Tokenizer
 from partbook.node.ledger import Ledger
+from partbook.plan import wire
 from partbook.plan.federation import FederationConfig
 from partbook.plan.training import PlainTraining, Training
 from partbook.simulation.federation import simulate
@@ -97,11 +98,17 @@ class Quartet:
         self.federation.finish_run(timeout=timeout)
         assert self.federation.rounds_done() == self.rounds
 
-    def reaches(self, exchange: str) -> None:
-        """Wait until the coordinator is in an exchange."""
-        self.federation.until(
-            f"the exchange {exchange} is reached", lambda: self.federation.status().get("exchange") == exchange
-        )
+    def reaches(self, exchange: str, number: int | None = None) -> None:
+        """Wait until a round, the last where not given, is in an exchange, or in a later one: some are short."""
+        wanted = self.rounds if number is None else number
+
+        def there() -> bool:
+            assert self.federation.rounds_done() < wanted, f"round {wanted} was over before it was looked at"
+            now = self.federation.status()
+            place = wire.KINDS.index(now["exchange"]) if now.get("exchange") in wire.KINDS else -1
+            return now.get("round") == wanted and place >= wire.KINDS.index(exchange)
+
+        self.federation.until(f"round {wanted} reaches {exchange}", there)
 
     def dies(self, party: str) -> None:
         """Wait until a party has died of its orders."""
