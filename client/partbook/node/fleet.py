@@ -69,6 +69,7 @@ REFUSED_FOR: Final = 3 * HEARTBEAT + 30.0  # seconds of refused activation, afte
 FIRST_WAIT: Final = 0.25  # seconds before the second try
 LONGEST_WAIT: Final = 10.0
 CALL_TIMEOUT: Final = 60.0
+WAIT: Final = 2  # seconds for which a coordinator may keep the question for messages (RFC 7240, section 4.3)
 SILENCES: Final = 4  # connections in a row that end after TLS without an answer, while coming online
 NOTICED: Final = 2.0  # seconds between the goodbye of an earlier life and the next activation
 
@@ -140,8 +141,14 @@ class Link:
         # Flower's client would follow redirects and proxies, to wherever these lead.
         self._client._client.close()
         self._client._client = httpx.Client(
-            verify=context, timeout=CALL_TIMEOUT, follow_redirects=False, trust_env=False
+            verify=context,
+            timeout=CALL_TIMEOUT,
+            follow_redirects=False,
+            trust_env=False,
+            headers={"Prefer": f"wait={WAIT}"},
+            event_hooks={"response": [self._note]},
         )
+        self.kept_waiting = False
         self._node: Node | None = None
         self._beating: threading.Thread | None = None
         self._over = threading.Event()
@@ -180,6 +187,8 @@ class Link:
     def receive(self) -> Incoming | None:
         """The next message, without its content; None where there is none now.
 
+        A coordinator that can waits a while for one; `kept_waiting` says whether the last time it did, or would have.
+
         Raises:
             LinkError: the coordinator takes this node in no more, or answers with an error of its own.
             Stopped: it was told to stop.
@@ -198,6 +207,10 @@ class Link:
         except Exception as error:  # Flower's reader names no end to what it raises over foreign bytes
             log.warning("a message came that is none (%s); it was dropped", type(error).__name__)
             return None
+
+    def _note(self, response: httpx.Response) -> None:
+        if response.request.url.path.endswith("/pull-messages"):
+            self.kept_waiting = "preference-applied" in response.headers
 
     def fetch(self, incoming: Incoming) -> Message:
         """The message with its content; the SuperLink may forget it then.

@@ -98,7 +98,7 @@ def serve(
                 before, working = len(working), _still(working)
                 if len(working) < before:
                     last = time.monotonic()
-            if not working:
+            if not working and not link.kept_waiting:
                 stop.wait(max(BUSY, min(IDLE, LAG * (time.monotonic() - last)), min(EASED, EASE * took)))
     except Stopped:
         pass

@@ -53,7 +53,7 @@ def make_app(on_progress: Callable[[Progress], None] | None = None, *, patient: 
                 limits = dict.fromkeys(("patience", "grace", "short"), config.patience) if patient else {}
                 memory = config.state / "nodes.json" if patient else None
                 transport = GridTransport(
-                    grid, coordinator.parties, coordinator.greeter, watch=watch, memory=memory, **limits
+                    grid, coordinator.parties, coordinator.greeter, watch=watch, memory=memory, held=patient, **limits
                 )
                 coordinator.run(transport)
             except Exception as error:

@@ -21,7 +21,7 @@ import json
 import logging
 import signal
 import ssl
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -67,6 +67,7 @@ REQUESTS: Final[dict[str, type[Protobuf]]] = {
     "confirm-message-received": ConfirmMessageReceivedRequest,
 }
 PATHS: Final = tuple(PREFIX + name for name in REQUESTS)
+WAITING: Final = PREFIX + "pull-messages"
 # Flower's signature of the time by the node's key is among them; none that opens another of the SuperLink's doors is.
 HEADERS: Final = {
     name.lower().encode()
@@ -76,6 +77,7 @@ HEADERS: Final = {
         FLEET_HTTP_PUBLIC_KEY_HEADER,
         FLEET_HTTP_SIGNATURE_HEADER,
         TIMESTAMP_HEADER,
+        "prefer",
     )
 }
 LARGEST: Final = 16 * 2**20  # bytes of a request; objects come in chunks of 5 MiB
@@ -175,7 +177,7 @@ class Front:
             trust_env=False,
             follow_redirects=False,
             timeout=BACKEND_TIMEOUT,
-            limits=httpx.Limits(max_connections=64, max_keepalive_connections=64),
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=256),  # a node that waits has one
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -205,24 +207,35 @@ class Front:
             body = await _read(receive)
             nodes = self._bindings.nodes.get(party, set())
             checked(path, body, party, public_key_of(leaf), nodes)
-            await self._forward(path, body, party, scope, send)
+            await self._forward(path, body, party, scope, receive, send)
         except Refused as refusal:
             log.warning("refused %s's %s %s: %s", party, scope.get("method"), str(scope.get("path"))[:100], refusal)
             await _answer(send, refusal.status, str(refusal).encode(), b"text/plain; charset=utf-8")
 
-    async def _forward(self, path: str, body: bytes, party: str, scope: Scope, send: Send) -> None:
+    async def _forward(self, path: str, body: bytes, party: str, scope: Scope, receive: Receive, send: Send) -> None:
         passed = {name.decode(): value.decode("latin-1") for name, value in scope["headers"] if name in HEADERS}
+        # The SuperLink keeps a question for messages a while; of whom has gone meanwhile it must not answer any.
+        asking = asyncio.ensure_future(self._backend.post(path, content=body, headers=passed))
+        gone = asyncio.ensure_future(receive())
         try:
-            response = await self._backend.post(path, content=body, headers=passed)
+            await asyncio.wait({asking, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if not asking.done() and path == WAITING:
+                asking.cancel()
+                return
+            response = await asking
         except httpx.TransportError as error:
             raise Refused(502, "The SuperLink does not answer; it is being restarted. Try again.") from error
+        finally:
+            gone.cancel()
         if path.endswith("/activate-node") and response.status_code == httpx.codes.OK:
             answer = ActivateNodeResponse()
             answer.ParseFromString(response.content)
             self._bindings.add(party, answer.node_id)
             log.info("%s is online as node %d", party, answer.node_id)
         kind = response.headers.get("content-type", "application/octet-stream").encode()
-        await _answer(send, response.status_code, response.content, kind)
+        applied = response.headers.get("preference-applied")
+        more = [] if applied is None else [(b"preference-applied", applied.encode())]
+        await _answer(send, response.status_code, response.content, kind, more)
 
     async def _live(self, receive: Receive, send: Send) -> None:
         while True:
@@ -319,7 +332,7 @@ async def _read(receive: Receive) -> bytes:
             return b"".join(parts)
 
 
-async def _answer(send: Send, status: int, body: bytes, kind: bytes) -> None:
-    headers = [(b"content-type", kind), (b"content-length", str(len(body)).encode())]
+async def _answer(send: Send, status: int, body: bytes, kind: bytes, more: Sequence[tuple[bytes, bytes]] = ()) -> None:
+    headers = [(b"content-type", kind), (b"content-length", str(len(body)).encode()), *more]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -38,6 +38,7 @@ PULL_SELDOM: Final = 0.5  # the same when they let themselves be waited for
 LAG: Final = 0.1  # a pause is at most this part of the time that was waited already, between these two
 EASE: Final = 1.0  # and at least so many times as long as a look takes: a SuperLink with much to do is asked less
 EASED: Final = 2.0  # seconds, and no longer; a look may have hung through a restart
+HELD: Final = 0.2  # seconds; a look that took as long was waiting itself
 LOOK_EVERY: Final = 1.0  # seconds between two looks for nodes that are new or back
 REPEAT_AFTER: Final = 30.0  # seconds without an answer, after which a question is repeated; doubled each time
 ANSWERS_WITHIN: Final = 5.0  # seconds in which a node that is there says who it is
@@ -90,6 +91,7 @@ class GridTransport:
         short: float = float("inf"),
         watch: Watch | None = None,
         memory: Path | None = None,
+        held: bool = False,
     ) -> None:
         """Greet the nodes that are there, and wait for those that are not.
 
@@ -102,9 +104,10 @@ class GridTransport:
             short: seconds that an exchange other than training may take, whatever its timeout.
             watch: told who is here, and who answers.
             memory: file that remembers which node was asked last for which party.
+            held: whether the SuperLink keeps a question for answers until there are some (`coordinator.waiting`).
         """
         self._grid, self._parties, self._greeter = grid, parties, greeter
-        self._grace, self._short, self._watch = grace, short, watch or Unwatched()
+        self._grace, self._short, self._watch, self._held = grace, short, watch or Unwatched(), held
         self._nodes = _Nodes()
         self._memory, self._before = memory, _remembered(memory)
         self._looked = 0.0
@@ -166,7 +169,8 @@ class GridTransport:
             if now - began >= timeout:
                 break
             if waiting:
-                time.sleep(max(PULL_EVERY, min(PULL_SELDOM, LAG * (now - heard)), min(EASED, EASE * took)))
+                if not (self._held and (replies or took >= HELD)):
+                    time.sleep(max(PULL_EVERY, min(PULL_SELDOM, LAG * (now - heard)), min(EASED, EASE * took)))
                 self._look()
         for party in waiting:
             answers[party] = NodeFailed(f"{party} did not answer in {timeout:g} s.")

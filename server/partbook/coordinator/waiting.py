@@ -1,0 +1,157 @@
+"""Long polls in the SuperLink's process: whoever asks for messages is answered when there are some.
+
+Flower's parties ask again and again, and a SuperLink spends its one core on saying "nothing yet". Here it keeps the
+question instead, and looks when something has come (RFC 6202, section 2.1):
+
+    a node asks for messages     kept as long as it says (`Prefer: wait=2`, RFC 7240, section 4.3), until a ServerApp
+                                 has sent something
+    a ServerApp asks for answers kept for half a second, until a node has sent something
+
+The SuperLink's own code still decides what is handed to whom; it is only asked later. A question whose asker is gone
+is dropped before anything is handed to it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, Final, TypeAlias
+
+Scope: TypeAlias = MutableMapping[str, Any]
+Event: TypeAlias = MutableMapping[str, Any]
+Receive: TypeAlias = Callable[[], Awaitable[Event]]
+Send: TypeAlias = Callable[[Event], Awaitable[None]]
+Asgi: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+PULLS: Final = {"/v1/fleet/pull-messages": "/v1/runtime/", "/v1/runtime/pull-messages": "/v1/fleet/"}
+"""Who asks for messages, and where they come from."""
+
+APP_WAITS: Final = 0.5  # seconds; a ServerApp looks for nodes that are back in between
+LONGEST: Final = 10.0  # seconds that a node's question is kept
+QUIET: Final = 0.01  # seconds after the last object of what came: a message is its objects, sent one by one
+_WAIT: Final = re.compile(rb"(?:^|[,;\s])wait=(\d{1,4})(?:$|[,;\s])")
+_PUBLIC_KEY: Final = b"flwr-public-key"
+
+
+class LongPolls:
+    """An ASGI application around the SuperLink's."""
+
+    def __init__(self, app: Asgi, empty: Callable[[str, bytes], bool]) -> None:
+        """Around `app`; `empty` says of a path's answer that it holds no message."""
+        self._app, self._empty = app, empty
+        self._bells = {"/v1/runtime/": _Bell(), "/v1/fleet/": _Bell()}
+        self._looked: dict[bytes, int] = {}  # by node's key: how often the bell had rung when there was nothing for it
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request."""
+        path = scope["path"] if scope["type"] == "http" else ""
+        wait = _asked_to_wait(path, scope) if path in PULLS else 0.0
+        if wait:
+            await self._kept(path, wait, scope, receive, send)
+            return
+        await self._app(scope, receive, send)
+        bell = next((bell for beginning, bell in self._bells.items() if path.startswith(beginning)), None)
+        if bell is not None and path.endswith(("/push-messages", "/push-object")):
+            bell.ring()
+
+    async def _kept(self, path: str, wait: float, scope: Scope, receive: Receive, send: Send) -> None:
+        body, more = b"", True
+        while more:
+            event = await receive()
+            if event["type"] == "http.disconnect":
+                return
+            body, more = body + event.get("body", b""), event.get("more_body", False)
+        bell = self._bells[PULLS[path]]
+        asker = next((value for name, value in scope["headers"] if name == _PUBLIC_KEY), b"")
+        gone = asyncio.ensure_future(receive())
+        loop = asyncio.get_running_loop()
+        until = loop.time() + wait
+        try:
+            if asker and self._looked.get(asker) == bell.rung:
+                await bell.rings(bell.rung, until, gone)
+            while not gone.done():
+                rung = bell.rung
+                answer = await _asked(self._app, scope, body, gone)
+                nothing = answer.status == 200 and self._empty(path, answer.body)
+                if asker and nothing:
+                    self._looked[asker] = rung
+                else:
+                    self._looked.pop(asker, None)
+                if not nothing or loop.time() >= until:
+                    await answer.pass_on(send, wait)
+                    return
+                await bell.rings(rung, until, gone)
+        finally:
+            gone.cancel()
+
+
+class _Bell:
+    """Rings when something has come."""
+
+    def __init__(self) -> None:
+        self.rung, self._last = 0, 0.0
+        self._next = asyncio.Event()
+
+    def ring(self) -> None:
+        self.rung, self._last = self.rung + 1, asyncio.get_running_loop().time()
+        self._next.set()
+        self._next = asyncio.Event()
+
+    async def rings(self, rung: int, until: float, gone: asyncio.Future[Event]) -> None:
+        """Wait until it has rung more often than `rung` and is silent again, the time has come, or `gone` is done."""
+        loop = asyncio.get_running_loop()
+        if self.rung == rung:
+            ringing: asyncio.Future[Any] = asyncio.ensure_future(self._next.wait())
+            either: list[asyncio.Future[Any]] = [ringing, gone]
+            left = max(0.0, until - loop.time())
+            await asyncio.wait(either, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+            ringing.cancel()
+        while not gone.done() and loop.time() < min(until, self._last + QUIET):
+            await asyncio.sleep(QUIET / 2)
+
+
+class _Answer:
+    """What the SuperLink answers, kept."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+
+    async def keep(self, event: Event) -> None:
+        self.events.append(event)
+
+    @property
+    def status(self) -> int:
+        return next((int(event["status"]) for event in self.events if event["type"] == "http.response.start"), 500)
+
+    @property
+    def body(self) -> bytes:
+        return b"".join(event.get("body", b"") for event in self.events if event["type"] == "http.response.body")
+
+    async def pass_on(self, send: Send, waited: float) -> None:
+        for event in self.events:
+            if event["type"] == "http.response.start":
+                applied = (b"preference-applied", b"wait=%d" % waited)
+                event = {**event, "headers": [*event.get("headers", ()), applied]}
+            await send(event)
+
+
+async def _asked(app: Asgi, scope: Scope, body: bytes, gone: asyncio.Future[Event]) -> _Answer:
+    answer, told = _Answer(), False
+
+    async def receive() -> Event:
+        nonlocal told
+        if told:
+            return await asyncio.shield(gone)
+        told = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    await app({**scope}, receive, answer.keep)
+    return answer
+
+
+def _asked_to_wait(path: str, scope: Scope) -> float:
+    if path.startswith("/v1/runtime/"):
+        return APP_WAITS
+    found = next((_WAIT.search(value) for name, value in scope["headers"] if name == b"prefer"), None)
+    return 0.0 if found is None else min(LONGEST, float(found.group(1)))
