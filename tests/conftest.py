@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
 from trio import Trio
@@ -17,6 +18,10 @@ from partbook.music.tokens import Tokenizer
 
 # Every subprocess and this process stay on one thread: tests run on small shared machines.
 torch.set_num_threads(1)
+
+# A clock on a shared machine says nothing of the code.
+hypothesis.settings.register_profile("shared machine", deadline=None)
+hypothesis.settings.load_profile("shared machine")
 
 
 @pytest.fixture(scope="session")

@@ -42,6 +42,7 @@ HELD: Final = 0.2  # seconds; a look that took as long was waiting itself
 LOOK_EVERY: Final = 1.0  # seconds between two looks for nodes that are new or back
 REPEAT_AFTER: Final = 30.0  # seconds without an answer, after which a question is repeated; doubled each time
 ANSWERS_WITHIN: Final = 5.0  # seconds in which a node that is there says who it is
+SETTLED: Final = 1.0  # seconds after the last greeting, after which no node is new where none comes and goes
 GREET_AGAIN: Final = 30.0  # seconds after which a node that declined to say who it is is asked again
 
 _AWAY: Final = {ErrorCode.NODE_UNAVAILABLE, ErrorCode.MESSAGE_UNAVAILABLE, ErrorCode.REPLY_MESSAGE_UNAVAILABLE}
@@ -112,10 +113,13 @@ class GridTransport:
         self._memory, self._before = memory, _remembered(memory)
         self._looked = 0.0
         self._away = dict.fromkeys(parties, time.monotonic())
-        deadline = time.monotonic() + patience
+        deadline, asked = time.monotonic() + patience, time.monotonic()
         self._look()
         while len(self._nodes.of) < len(parties) and time.monotonic() < deadline:
             self._pull({})
+            asked = time.monotonic() if self._nodes.asked or not self._nodes.known else asked
+            if not grace and time.monotonic() - asked > SETTLED:
+                break  # all nodes there are have said who they are, and nobody falls away or comes back
             if len(self._nodes.of) < len(parties):
                 time.sleep(PULL_EVERY)
                 self._look()
