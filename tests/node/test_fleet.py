@@ -9,12 +9,15 @@ import socket
 import sqlite3
 import ssl
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from flwr.app import Message
 from switchboard import Switchboard, until
@@ -142,6 +145,34 @@ def test_messages_come_whole_and_large_answers_go_back_in_chunks(
         assert wire.unpack(answer.content, blobs=1) == ([b"answer"], [blob[::-1]])
         assert sum(size > 2**20 for size in pushed) >= 3
         assert max(pushed) < 6 * 2**20
+
+
+def test_an_answer_whose_line_broke_when_it_was_announced_comes_whole_all_the_same(
+    board: Switchboard, alto: Link, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    announce, announced = alto._client.PushMessages, []
+
+    def cut(request: Any) -> Any:
+        response = announce(request)
+        announced.append(response)
+        if len(announced) == 1:
+            time.sleep(1.0)  # the ServerApp fetches the head meanwhile, and waits for its objects
+            raise httpx.ReadError("cut")
+        return response
+
+    monkeypatch.setattr(alto._client, "PushMessages", cut)
+    with board.serverapp() as app, ThreadPoolExecutor(1) as aside:
+        asked = app.ask(alto.node_id, wire.APPLY, wire.pack([b"question"]))
+        message = alto.fetch(next_one(alto))
+        waiting = aside.submit(app.answers, [asked])
+        alto.reply(Message(wire.pack([b"answer"]), reply_to=message))
+        assert wire.unpack(waiting.result()[asked].content)[0] == [b"answer"]
+        first, second = announced
+        assert set(second.objects_to_push) == set(first.objects_to_push)
+        assert second.session_id != first.session_id
+        # What is there already, and what answers nothing, is still not wanted.
+        alto.reply(Message(wire.pack([b"answer"]), reply_to=message))
+        assert not announced[-1].objects_to_push
 
 
 def test_a_message_whose_run_ends_before_it_was_fetched_and_an_answer_that_comes_too_late_end_nothing(
