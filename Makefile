@@ -20,7 +20,7 @@ soak: $(READY)  ## 200 rounds with random kills and cuts
 	$(BIN)/python -m benchmarks.soak --rounds $(or $(ROUNDS),200)
 
 test: $(READY)  ## every test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(or $(WORKERS),2) --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(or $(WORKERS),2) --dist loadfile --no-loadscope-reorder
 
 lint: $(READY)  ## ruff and mypy, strict
 	$(BIN)/ruff check .

@@ -23,6 +23,23 @@ torch.set_num_threads(1)
 hypothesis.settings.register_profile("shared machine", deadline=None)
 hypothesis.settings.load_profile("shared machine")
 
+# Files that take minutes go first: the last worker of `make test` is then not left alone with one of them.
+LONG = (
+    "test_faults.py",
+    "test_demo_processes.py",
+    "test_kills.py",
+    "test_demo.py",
+    "test_operate_pages.py",
+    "test_federation.py",
+    "test_simulate_cli.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files first, each whole and in its own order; the others as they were."""
+    place = {name: index for index, name in enumerate(LONG)}
+    items.sort(key=lambda item: place.get(item.path.name, len(LONG)))
+
 
 @pytest.fixture(scope="session")
 def tunes(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
