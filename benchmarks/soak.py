@@ -16,7 +16,9 @@ python -m benchmarks.soak [--rounds N] [--seed N] [--every N] [--folder FOLDER]
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import os
 import random
 import sys
 import tempfile
@@ -231,13 +233,12 @@ def _cut(cable: Cable, seconds: float) -> None:
 
 
 def size(path: Path) -> float:
-    """MB of a file, or of all below a folder."""
+    """MB of a file, or of all below a folder, whatever comes and goes meanwhile."""
+    files = [path] if path.is_file() else [Path(folder) / name for folder, _, names in os.walk(path) for name in names]
     found = 0
-    for each in [path] if path.is_file() else path.rglob("*"):
-        try:
-            found += each.stat().st_size if each.is_file() else 0
-        except OSError:
-            continue  # it has just been replaced
+    for each in files:
+        with contextlib.suppress(OSError):  # it has just been replaced
+            found += each.stat().st_size
     return found / 1e6
 
 

@@ -20,6 +20,7 @@ from typing import Any
 import httpx
 import pytest
 from flwr.app import Message
+from flwr.common.constant import ErrorCode
 from switchboard import Switchboard, until
 
 from partbook.errors import (
@@ -156,7 +157,7 @@ def test_an_answer_whose_line_broke_when_it_was_announced_comes_whole_all_the_sa
         response = announce(request)
         announced.append(response)
         if len(announced) == 1:
-            time.sleep(1.0)  # the ServerApp fetches the head meanwhile, and waits for its objects
+            time.sleep(1.0)  # the ServerApp could fetch the head meanwhile, and wait for its objects
             raise httpx.ReadError("cut")
         return response
 
@@ -170,9 +171,27 @@ def test_an_answer_whose_line_broke_when_it_was_announced_comes_whole_all_the_sa
         first, second = announced
         assert set(second.objects_to_push) == set(first.objects_to_push)
         assert second.session_id != first.session_id
-        # What is there already, and what answers nothing, is still not wanted.
+        # What is there already is not wanted again.
         alto.reply(Message(wire.pack([b"answer"]), reply_to=message))
         assert not announced[-1].objects_to_push
+
+
+def test_a_node_that_dies_while_it_answers_is_gone_and_nobody_waits_for_the_rest_of_its_answer(
+    board: Switchboard, alto: Link, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dies(request: Any) -> Any:
+        raise Stopped
+
+    with board.serverapp() as app:
+        asked = app.ask(alto.node_id, wire.APPLY, wire.pack([b"question"]))
+        message = alto.fetch(next_one(alto))
+        monkeypatch.setattr(alto._client, "PushObject", dies)
+        with pytest.raises(Stopped):
+            alto.reply(Message(wire.pack([b"answer"]), reply_to=message))
+        assert list(app.grid.pull_messages([asked])) == [], "half an answer is none"
+        alto.close()
+        answer = app.answers([asked])[asked]
+        assert answer.error.code == ErrorCode.NODE_UNAVAILABLE
 
 
 def test_a_message_whose_run_ends_before_it_was_fetched_and_an_answer_that_comes_too_late_end_nothing(

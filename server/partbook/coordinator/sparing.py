@@ -1,6 +1,6 @@
 """The SuperLink's process: Flower's own `flower-superlink`, relieved of work that it does for nobody here.
 
-And of one fault: see `finish_what_was_begun`.
+And of one fault: see `hold_back_unfinished`.
 
 Every request passes nine layers of middleware, each with a task, a queue and locks of its own: half of what a request
 costs. Most of them look at the path, see that the request is none of theirs, and hand it on. Here they hand it on
@@ -15,6 +15,7 @@ slower.
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final, TypeAlias
 
@@ -52,31 +53,41 @@ def spare(layer: Any, paths: tuple[str, ...]) -> None:
     layer.__call__ = around
 
 
-def finish_what_was_begun(state: Any, roots: Any) -> None:
-    """Have an answer that is announced again take up its objects, when the ServerApp has read its head already.
+def hold_back_unfinished(state: Any, sessions: Any, models: Any) -> None:
+    """Have answers handed to the ServerApp only once all their objects are there.
 
-    A node whose line breaks while it announces an answer does so again. Flower then says that it wants nothing of it
-    if the ServerApp has fetched the head meanwhile, and the ServerApp waits three minutes for objects that nobody
-    sends. They are wanted as long as a session for the same root is open; what is complete, or unknown, stays refused.
+    Flower hands out an announced answer at once, and the ServerApp then waits for its objects, up to three minutes and
+    for nothing else. Where a node dies between the two, or its line does (announced again, an answer whose head has
+    been fetched is turned down), all others are late with it. Of a node that is gone, what it left unfinished is
+    dropped, so that the ServerApp is told that it is gone.
 
     Args:
         state: Flower's class of the SuperLink's state in SQL.
-        roots: its table of roots whose objects are being sent.
+        sessions: its table of answers whose objects are still being sent.
+        models: its module of tables of messages and nodes.
     """
     from sqlalchemy import select
 
-    store = state.store_message_and_object_tree
+    hand_out = state.get_message_res
 
-    def stored(self: Any, message: Any, tree: Any, session_id: str) -> tuple[bool, list[str]]:
-        taken, missing = store(self, message, tree, session_id)
-        if not taken and message.metadata.reply_to_message_id:
-            with self.session() as session:
-                found = session.scalar(select(roots.session_id).where(roots.root_object_id == tree.object_id))
-                if found is not None:
-                    return True, self.preregister_object_tree(tree, session_id)
-        return taken, missing
+    def whole(self: Any, message_ids: set[str], run_id: int) -> list[Any]:
+        with self.session() as session:
+            question = (
+                select(models.MessageRes.reply_to_message_id, sessions.session_id, models.Node.online_until)
+                .join(sessions, sessions.root_object_id == models.MessageRes.message_id)
+                .join(models.Node, models.Node.node_id == models.MessageRes.src_node_id)
+                .where(models.MessageRes.reply_to_message_id.in_(message_ids), models.MessageRes.delivered_at == "")
+            )
+            unfinished = session.execute(question).all() if message_ids else []
+        now = time.time()
+        for _, session_id, online_until in unfinished:
+            if online_until is None or online_until <= now:
+                self._cleanup_push_session(session_id, cleanup_messages=True)
+        waiting = {question for question, _, until in unfinished if until is not None and until > now}
+        found: list[Any] = hand_out(self, message_ids - waiting, run_id)
+        return found
 
-    state.store_message_and_object_tree = stored
+    state.get_message_res = whole
 
 
 def holds_nothing(path: str, answer: bytes) -> bool:
@@ -95,6 +106,7 @@ def holds_nothing(path: str, answer: bytes) -> bool:
 def main() -> None:
     """Be `flower-superlink`."""
     from flwr.server.superlink.linkstate.sql_linkstate import SqlLinkState
+    from flwr.supercore.state.schema import linkstate_models
     from flwr.supercore.state.schema.corestate_models import ObjectPushSessionRoot
     from flwr.superlink import main as superlink
 
@@ -102,8 +114,8 @@ def main() -> None:
     if all(isinstance(layer, type) for layer in layers.values()):
         for name, layer in layers.items():
             spare(layer, LAYERS[name])
-        if all(hasattr(SqlLinkState, name) for name in ("store_message_and_object_tree", "preregister_object_tree")):
-            finish_what_was_begun(SqlLinkState, ObjectPushSessionRoot)
+        if all(hasattr(SqlLinkState, name) for name in ("get_message_res", "_cleanup_push_session")):
+            hold_back_unfinished(SqlLinkState, ObjectPushSessionRoot, linkstate_models)
         made: Any = superlink.create_app
         patched: Any = superlink
         patched.create_app = lambda *values, **named: LongPolls(made(*values, **named), holds_nothing)

@@ -29,7 +29,10 @@ PULLS: Final = {"/v1/fleet/pull-messages": "/v1/runtime/", "/v1/runtime/pull-mes
 
 APP_WAITS: Final = 0.5  # seconds; a ServerApp looks for nodes that are back in between
 LONGEST: Final = 10.0  # seconds that a node's question is kept
-QUIET: Final = 0.01  # seconds after the last object of what came: a message is its objects, sent one by one
+RINGS: Final = ("/runtime/push-messages", "/runtime/push-object", "/fleet/push-object")
+"""What comes. A node's answer is one once its last object is there (`sparing.hold_back_unfinished`)."""
+
+QUIET: Final = 0.02  # seconds after the last object of what came: a message is its objects, sent one by one
 _WAIT: Final = re.compile(rb"(?:^|[,;\s])wait=(\d{1,4})(?:$|[,;\s])")
 _PUBLIC_KEY: Final = b"flwr-public-key"
 
@@ -52,7 +55,7 @@ class LongPolls:
             return
         await self._app(scope, receive, send)
         bell = next((bell for beginning, bell in self._bells.items() if path.startswith(beginning)), None)
-        if bell is not None and path.endswith(("/push-messages", "/push-object")):
+        if bell is not None and path.endswith(RINGS):
             bell.ring()
 
     async def _kept(self, path: str, wait: float, scope: Scope, receive: Receive, send: Send) -> None:
