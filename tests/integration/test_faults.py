@@ -5,6 +5,7 @@ One federation lives through all of it; each test leaves it whole, and the last 
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -103,13 +104,16 @@ def test_a_node_whose_clock_is_ten_minutes_off_says_so_and_ends(quartet: Quartet
     quartet.order("Alto", f"clock {seconds}")
     federation.start_node("Alto", wait=False)
     process = federation.processes.pop("Alto")
-    assert process.wait(120) == 2
-    way = "behind" if seconds < 0 else "ahead of"
-    assert f"WrongClock: This machine's clock is {abs(seconds)} s {way} the coordinator's".replace(
-        "600", ""
-    ) in federation.last_words("Alto").replace("599", "").replace("600", "").replace("601", "")
-    quartet.orders("Alto").unlink()
-    quartet.back("Alto")
+    try:
+        assert process.wait(120) == 2
+        way = "behind" if seconds < 0 else "ahead of"
+        said = federation.last_words("Alto")
+        off = re.search(rf"WrongClock: This machine's clock is (\d+) s {way} the coordinator's", said)
+        assert off is not None, said
+        assert abs(int(off[1]) - abs(seconds)) < 30, "what the question took is in it, on a busy machine"
+    finally:
+        quartet.orders("Alto").unlink()
+        quartet.back("Alto")
 
 
 def test_a_node_with_an_old_backup_of_its_model_catches_up(quartet: Quartet) -> None:

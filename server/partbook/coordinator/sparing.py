@@ -66,26 +66,32 @@ def hold_back_unfinished(state: Any, sessions: Any, models: Any) -> None:
         sessions: its table of answers whose objects are still being sent.
         models: its module of tables of messages and nodes.
     """
-    from sqlalchemy import select
+    from sqlalchemy import false, select, update
 
     hand_out = state.get_message_res
+    answers = models.MessageRes
 
     def whole(self: Any, message_ids: set[str], run_id: int) -> list[Any]:
+        if not message_ids:
+            return []
         with self.session() as session:
+            # A write that changes nothing, and so the lock for writing: what is announced from here on waits until
+            # what there is has been handed out.
+            session.execute(update(answers).where(false()).values(delivered_at=""))
             question = (
-                select(models.MessageRes.reply_to_message_id, sessions.session_id, models.Node.online_until)
-                .join(sessions, sessions.root_object_id == models.MessageRes.message_id)
-                .join(models.Node, models.Node.node_id == models.MessageRes.src_node_id)
-                .where(models.MessageRes.reply_to_message_id.in_(message_ids), models.MessageRes.delivered_at == "")
+                select(answers.reply_to_message_id, sessions.session_id, models.Node.online_until)
+                .join(sessions, sessions.root_object_id == answers.message_id)
+                .join(models.Node, models.Node.node_id == answers.src_node_id)
+                .where(answers.reply_to_message_id.in_(message_ids), answers.delivered_at == "")
             )
-            unfinished = session.execute(question).all() if message_ids else []
-        now = time.time()
-        for _, session_id, online_until in unfinished:
-            if online_until is None or online_until <= now:
-                self._cleanup_push_session(session_id, cleanup_messages=True)
-        waiting = {question for question, _, until in unfinished if until is not None and until > now}
-        found: list[Any] = hand_out(self, message_ids - waiting, run_id)
-        return found
+            unfinished = session.execute(question).all()
+            now = time.time()
+            for _, session_id, online_until in unfinished:
+                if online_until is None or online_until <= now:
+                    self._cleanup_push_session(session_id, cleanup_messages=True)
+            waiting = {asked for asked, _, until in unfinished if until is not None and until > now}
+            found: list[Any] = hand_out(self, message_ids - waiting, run_id)
+            return found
 
     state.get_message_res = whole
 
