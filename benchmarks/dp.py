@@ -241,7 +241,7 @@ class Bench:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Compare all ways on the shipped model, and on a CUDA card, if there is one, the full size in bfloat16 too."""
+    """Compare all ways on the shipped model, and on a CUDA card, the full size too, both ways."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recordings", type=int, default=16)
     parser.add_argument("--turns", type=int, default=7)
@@ -254,13 +254,14 @@ def main(argv: list[str] | None = None) -> int:
     claims = _claims(speeds, memory, "the shipped base on one CPU thread")
     if torch.cuda.is_available():
         card = torch.cuda.get_device_name()
-        gpu = Bench.of("full", torch.device("cuda"), torch.bfloat16, 2 * asked.recordings)
-        print(f"12 layers, 512 wide, {card}, bfloat16: {2 * asked.recordings} recordings, {gpu.tokens} tokens a step")
-        names = WAYS[:4]
-        speeds = gpu.speeds(names, asked.turns)
-        claims += _claims(speeds, {name: gpu.memory(name) for name in names}, f"12×512 in bfloat16 on {card}")
+        for precision, said in ((torch.float32, "float32"), (torch.bfloat16, "bfloat16")):
+            gpu = Bench.of("full", torch.device("cuda"), precision, 2 * asked.recordings)
+            print(f"12 layers, 512 wide, {card}, {said}: {2 * asked.recordings} recordings, {gpu.tokens} tokens a step")
+            names = WAYS[:4]
+            speeds = gpu.speeds(names, asked.turns)
+            claims += _claims(speeds, {name: gpu.memory(name) for name in names}, f"12×512 in {said} on {card}")
     else:
-        print("no CUDA card here: the full size, 12×512 in bfloat16, was not measured")
+        print("no CUDA card here: the full size, 12×512, was not measured")
     return 0 if report("dp", claims) else 1
 
 

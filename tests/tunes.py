@@ -8,6 +8,7 @@ from symusic.core import ScoreTick
 from partbook.music.mel import FRAMES_PER_SECOND
 from partbook.music.recording import Recording
 from partbook.music.tokens import Tokenizer, bar_seconds, notes_of
+from partbook.simulation.collections import own_temporary_folder
 
 TUNES = [
     "X:1\nT:Rising\nM:4/4\nL:1/8\nQ:1/4=112\nK:C\nCDEF GABc|dcBA GFED|CEGc ecGE|DFAd fdAF|C8|]\n",
@@ -18,7 +19,8 @@ TUNES = [
 
 def tune(index: int) -> ScoreTick:
     """One of a few short tunes, repeated until it lasts about half a minute."""
-    return ScoreTick.from_abc(TUNES[index % len(TUNES)]).resample(480, min_dur=1)
+    with own_temporary_folder():
+        return ScoreTick.from_abc(TUNES[index % len(TUNES)]).resample(480, min_dur=1)
 
 
 def recording_of(score: ScoreTick, tokenizer: Tokenizer, seed: int = 0) -> Recording:

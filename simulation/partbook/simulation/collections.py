@@ -206,7 +206,7 @@ def _from_abc(tune: str) -> ScoreTick:
     # Chord symbols would become an accompaniment of abc2midi's own; grace notes and decorations stay.
     tune = re.sub(r'"[^"\n]*"', "", tune)
     try:
-        with _quiet(), _own_temporary_folder():
+        with _quiet(), own_temporary_folder():
             score = ScoreTick.from_abc(tune)
     except Exception as error:
         raise ScoreError(f"An ABC tune cannot be read ({error}).") from error
@@ -221,9 +221,12 @@ def _from_abc(tune: str) -> ScoreTick:
 
 
 @contextlib.contextmanager
-def _own_temporary_folder() -> Iterator[None]:
-    # symusic hands abc2midi a file whose name comes from an unseeded rand(): every process uses the same names, and
-    # two that parse at once would read each other's tunes.
+def own_temporary_folder() -> Iterator[None]:
+    """A `TMPDIR` for this process alone, while symusic reads ABC.
+
+    symusic hands abc2midi a file whose name comes from an unseeded rand(): every process uses the same names, and two
+    that parse at once would read each other's tunes, or none.
+    """
     before = os.environ.get("TMPDIR")
     with tempfile.TemporaryDirectory() as folder:
         os.environ["TMPDIR"] = folder
