@@ -7,7 +7,7 @@ from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
-from partbook.coordinator.sparing import CONTROL, FLEET, LAYERS, spare
+from partbook.coordinator.sparing import CONTROL, FLEET, LAYERS, seldom, spare
 
 
 @pytest.mark.parametrize("name", LAYERS)
@@ -80,3 +80,26 @@ def _headers(app: Any, path: str) -> list[tuple[bytes, bytes]]:
     scope = {"type": "http", "method": "POST", "path": path, "query_string": b"", "headers": []}
     asyncio.run(app(scope, receive, send))
     return list(sent[0]["headers"])
+
+
+def test_what_is_done_seldom_is_done_at_once_and_then_not_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, done = [100.0], list[float]()
+
+    class State:
+        def tidy(self) -> None:
+            done.append(clock[0])
+
+    monkeypatch.setattr("partbook.coordinator.sparing.time.monotonic", lambda: clock[0])
+    seldom(State, "tidy", 0.5)
+    state = State()
+    for at in (100.0, 100.2, 100.49, 100.5, 100.9, 101.1):
+        clock[0] = at
+        state.tidy()
+    assert done == [100.0, 100.5, 101.1]
+
+
+def test_the_installed_flower_looks_at_a_token_itself_and_tidies_up_apart_from_that() -> None:
+    from flwr.supercore.corestate.sql_corestate import SqlCoreState
+
+    assert list(inspect.signature(SqlCoreState._cleanup_expired_task_tokens).parameters) == ["self"]
+    assert "active_until < current" in inspect.getsource(SqlCoreState.get_task_by_token)

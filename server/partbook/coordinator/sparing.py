@@ -19,6 +19,7 @@ import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final, TypeAlias
 
+from partbook.coordinator.express import Express, answers_of
 from partbook.coordinator.waiting import LongPolls
 
 Scope: TypeAlias = MutableMapping[str, Any]
@@ -26,6 +27,8 @@ Asgi: TypeAlias = Callable[..., Awaitable[None]]
 
 CONTROL: Final = "/v1/control/"
 FLEET: Final = "/v1/fleet/"
+
+SELDOM: Final = 0.5  # seconds between two looks for expired tokens
 
 LAYERS: Final[dict[str, tuple[str, ...]]] = {
     "ControlSensitiveResponseMiddleware": (CONTROL,),
@@ -96,6 +99,25 @@ def hold_back_unfinished(state: Any, sessions: Any, models: Any) -> None:
     state.get_message_res = whole
 
 
+def seldom(owner: Any, name: str, every: float) -> None:
+    """Do a method's work at most so often, in seconds: in between, calls return at once.
+
+    Flower looks for task tokens that have expired, with two statements that write, whenever it is asked how a run
+    stands, and it is asked for every object. The token itself is looked at each time all the same.
+    """
+    work = getattr(owner, name)
+    last = -every
+
+    def sometimes(self: Any) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= every:
+            last = now
+            work(self)
+
+    setattr(owner, name, sometimes)
+
+
 def holds_nothing(path: str, answer: bytes) -> bool:
     """Whether an answer to a question for messages has none."""
     from flwr.proto.fleet_pb2 import PullMessagesResponse
@@ -112,6 +134,7 @@ def holds_nothing(path: str, answer: bytes) -> bool:
 def main() -> None:
     """Be `flower-superlink`."""
     from flwr.server.superlink.linkstate.sql_linkstate import SqlLinkState
+    from flwr.supercore.corestate.sql_corestate import SqlCoreState
     from flwr.supercore.state.schema import linkstate_models
     from flwr.supercore.state.schema.corestate_models import ObjectPushSessionRoot
     from flwr.superlink import main as superlink
@@ -124,7 +147,13 @@ def main() -> None:
             hold_back_unfinished(SqlLinkState, ObjectPushSessionRoot, linkstate_models)
         made: Any = superlink.create_app
         patched: Any = superlink
-        patched.create_app = lambda *values, **named: LongPolls(made(*values, **named), holds_nothing)
+
+        def create_app(*values: Any, **named: Any) -> LongPolls:
+            app = made(*values, **named)
+            return LongPolls(Express(app, answers_of(app)), holds_nothing)
+
+        patched.create_app = create_app
+        seldom(SqlCoreState, "_cleanup_expired_task_tokens", SELDOM)
     from flwr.superlink.cli import flower_superlink
 
     sys.argv[0] = "flower-superlink"
