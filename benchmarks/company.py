@@ -1,10 +1,10 @@
 """What floating point lets one recording change about the *others'* updates, on every kind of device there is here.
 
-The proof of privacy leaves a hundredth of the sensitivity Δ for it (`partbook.privacy.mechanism.COMPANY`), the one place
-where it rests on a measurement: a matrix product adds in another order when one row more is in it, and a card may add
-in no fixed order at all. Here the same recordings are worked on twice, with one of them left out the second time; windows
-and rounding keys stay what they were. How far the sum of the others has moved, as an L2 norm in steps of the grid, is
-compared with that hundredth. Each row also says how far the same draw moves by itself when it is done again.
+The proof of privacy leaves a hundredth of the sensitivity Δ for it (`partbook.privacy.mechanism.COMPANY`), the one
+place where it rests on a measurement: a matrix product adds in another order when one row more is in it, and a card may
+add in no fixed order at all. Here the same recordings are worked on twice, with one of them left out the second time;
+windows and rounding keys stay what they were. How far the sum of the others has moved, as an L2 norm in steps of the
+grid, is compared with that hundredth. Each row also says how far the same draw moves by itself when it is done again.
 
 A node multiplies in float32, without TF32, on cards as on CPUs. bfloat16 is measured beside it, to say why.
 
@@ -17,6 +17,7 @@ import argparse
 import hashlib
 import sys
 from collections.abc import Callable, Mapping
+from typing import Final
 
 import numpy as np
 import torch
@@ -30,10 +31,10 @@ from partbook.plan.training import DistributedDp
 from partbook.privacy.mechanism import COMPANY, NoisyGrid
 from partbook.training.per_recording import recording_updates
 
-NOISE = 0.7  # σ of a federation of a thousand recordings at ε = 8: less noise is a finer grid, and shows more
-HONEST = 2
-GRIDS = (16, 20, 24)  # bits
-TENTH = 0.1  # of the margin is what a device may take
+NOISE: Final = 0.7  # σ of a federation of a thousand recordings at ε = 8: less noise is a finer grid, and shows more
+HONEST: Final = 2
+GRIDS: Final = (16, 20, 24)  # bits
+TENTH: Final = 0.1  # of the margin is what a device may take
 
 Vectors = Mapping[int, NDArray[np.float32]]
 
