@@ -127,7 +127,7 @@ def answers_of(superlink: Any) -> dict[str, Answer]:
         log.warning("Flower is another (%s): every request passes all of its layers", error)
         return {}
     read, parse = ProtobufTranslationMiddleware._check_request_media_type, ProtobufTranslationMiddleware._parse_request
-    written = ProtobufTranslationMiddleware._response_for
+    written: Callable[[Any, Any], Any] = ProtobufTranslationMiddleware._response_for
     version = VersionDependency(component_name="SuperLink", connection_name="Caller <-> SuperLink Runtime API")
 
     def of(path: str, work: Callable[[Any, Any, Any], Any]) -> Answer:
