@@ -1,13 +1,13 @@
 """A sealed update of fifty million numbers, end to end: how much memory each party's process ever takes, and how long.
 
-Every party is a process of its own: labels' nodes and the custodian answer with their real Flower apps, the
-coordinator runs its real attempt, has the sum opened, and hands it to the labels, which take the step; at the end the
-labels release the model to it. Messages cross as Flower's own objects, in pieces of 5 MiB, through a `Transport` over
-pipes.
+Every party is a process of its own, as in a deployment: pinned nodes and a custodian on TLS lines with client
+certificates to the front, Flower's SuperLink with its database behind it, and a ServerApp that runs the coordinator's
+real attempt, has the sum opened, and hands it to the labels, which take the step; at the end the labels release the
+model to it. Messages cross as Flower's own objects, in pieces of 5 MiB.
 
-Two things are not real. No adapter of the small base model has fifty million numbers: a label's learner is replaced by
+One thing is not real. No adapter of the small base model has fifty million numbers: a label's learner is replaced by
 one that draws its vector from the operating system, and the coordinator scores and keeps no model, so what training and
-scoring would take is not in the figures. And there is no SuperLink between the processes.
+scoring would take is not in the figures.
 
 The sum is checked number by number against that of the vectors, which each label writes down once its peak was read.
 
@@ -25,34 +25,39 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from unittest.mock import patch
 
 import numpy as np
+from flwr.app import RecordDict
 from numpy.typing import NDArray
 
 from benchmarks.claims import Claim, report
+from benchmarks.ensemble import CUSTODIAN  # and the tests' switchboard on the path
+from partbook.coordinator.grid import GridTransport, size_of
+from partbook.coordinator.home import Home
+from partbook.identity.roster import Roster
+from partbook.plan import wire
 
 if TYPE_CHECKING:
-    from flwr.app import Message, RecordDict
     from flwr.clientapp import ClientApp
     from torch import Tensor
 
     from partbook.node.learning import Learned
     from partbook.plan.rounds import RoundPlan
+    from partbook.simulation.parties import Parties
 
 LIMIT: Final = 2.0  # GB
 TIMEOUT: Final = 3600.0  # seconds for an exchange
 BITS: Final = 16
 TENSOR: Final = 2**20  # numbers in each of the stand-in adapter's tensors
-RUN_ID: Final = 1
 STRETCH: Final = 2**22  # numbers compared at a time
+TOGETHER: Final = 400.0  # seconds until everybody must be here, or back
 COORDINATOR: Final = "Coordinator"
+HOME: Final = "home"
 
 
 class DrawnLearner:
@@ -98,105 +103,50 @@ def stand_in(parameters: int) -> dict[str, Tensor]:
 # Messages
 
 
-def send(connection: Connection, message: Message) -> int:
-    """A message as Flower takes it apart, object by object; returns the bytes."""
-    from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, no_object_id_recompute
+class Noted(GridTransport):
+    """The coordinator's transport, which remembers how large the largest message was, either way, in bytes."""
 
-    with no_object_id_recompute():
-        root, objects = message.object_id, get_all_nested_objects(message)
-    connection.send_bytes(root.encode())
-    sent = 0
-    for identifier in list(objects):
-        content = objects.pop(identifier).deflate()
-        connection.send_bytes(identifier.encode())
-        connection.send_bytes(content)
-        sent += len(content)
-    connection.send_bytes(b"")
-    return sent
-
-
-def receive(connection: Connection) -> Message:
-    """The message that was sent.
-
-    Raises:
-        EOFError: the other end is closed.
-    """
-    from flwr.app import Message
-    from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
-
-    root, contents = connection.recv_bytes().decode(), dict[str, bytes]()
-    while identifier := connection.recv_bytes().decode():
-        contents[identifier] = connection.recv_bytes()
-    message = inflate_object_from_contents(root, contents)
-    assert isinstance(message, Message), "its root object is a message"
-    message.metadata.__dict__["_message_id"] = root
-    return message
-
-
-@dataclass
-class Pipes:
-    """The coordinator's `Transport`: a pipe to each party.
-
-    Attributes:
-        connections: by party.
-        largest: content of the largest message, bytes, Flower's envelopes included.
-    """
-
-    connections: Mapping[str, Connection]
-    largest: int = 0
-
-    def members(self) -> list[str]:
-        """Everybody, always."""
-        return sorted(self.connections)
+    largest = 0
 
     def exchange(
         self, kind: str, requests: Mapping[str, RecordDict], *, timeout: float
     ) -> dict[str, RecordDict | Exception]:
-        """See `partbook.plan.transport.Transport`; a party that is gone ends the benchmark."""
-        from flwr.app import Message
-
-        def ask(numbered: tuple[int, str]) -> RecordDict:
-            number, party = numbered
-            self.largest = max(self.largest, send(self.connections[party], Message(requests[party], number + 1, kind)))
-            return receive(self.connections[party]).content
-
-        with ThreadPoolExecutor(len(requests)) as pool:
-            return dict(zip(requests, pool.map(ask, enumerate(requests), timeout=timeout), strict=True))
+        """See `partbook.plan.transport.Transport`."""
+        answers = super().exchange(kind, requests, timeout=timeout)
+        sizes = [
+            size_of(content) for content in (*requests.values(), *answers.values()) if isinstance(content, RecordDict)
+        ]
+        self.largest = max(self.largest, *sizes)
+        return answers
 
 
-def known() -> None:
-    """Flower makes messages for a task only."""
-    from flwr.supercore.task_identity import TaskIdentity
+def connected(
+    folder: Path, party: str, identity: Path, app: ClientApp, config: Mapping[str, Any], kinds: frozenset[str]
+) -> None:
+    """Be a party's pinned node until told to end."""
+    from partbook.identity.keys import IdentityKey
+    from partbook.identity.tls import client_context, renewed
+    from partbook.node.fleet import Link
+    from partbook.node.pinned import serve, stopping
 
-    TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, RUN_ID, 1
-
-
-def serve(connection: Connection, app: ClientApp, config: dict[str, str | int | float | bool]) -> None:
-    """Answer until the other end is closed."""
-    from flwr.app import Context, RecordDict
-
-    known()
-    while True:
-        try:
-            message = receive(connection)
-        except EOFError:
-            return
-        reply = app(message, Context(RUN_ID, 1, dict(config), RecordDict(), {}))
-        del message
-        send(connection, reply)
-        del reply
+    roster, tls = Roster.read(enrolled(folder).roster), folder / "tls" / party
+    leaf = renewed(tls, IdentityKey.load(identity), party)
+    address = f"localhost:{Home.open(folder / HOME).server.port}"
+    with stopping() as stop, Link(address, client_context(roster, tls), leaf, stop=stop) as link:
+        link.connect()
+        serve(link, app, config, kinds, stop)
 
 
 # Processes
 
 
-def peak() -> float:
-    """The most memory this process ever had, GB."""
-    status = Path("/proc/self/status").read_text(encoding="ascii")
+def peak(process: int | None = None) -> float:
+    """The most memory that this process, or another, ever had, GB."""
+    status = Path(f"/proc/{process or 'self'}/status").read_text(encoding="ascii")
     return 1024 * next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:")) / 1e9
 
 
-def label_process(connection: Connection, parameters: int, member: str, folder: Path) -> None:
+def label_process(parameters: int, member: str, folder: Path) -> None:
     """A label's node. What it leaves: its peak, its last vector and, if it is the first, the last opened sum."""
     from partbook.node import label
     from partbook.node.app import app, close_nodes, flower_config, open_node
@@ -213,7 +163,7 @@ def label_process(connection: Connection, parameters: int, member: str, folder: 
     DrawnLearner.parameters = parameters
     began = peak()
     with patch.object(label, "Learner", DrawnLearner), patch.object(OpenedSum, "numbers", noted if first else real):
-        serve(connection, app, flower_config(config))
+        connected(folder, member, config.identity, app, flower_config(config), wire.TO_LABELS)
         told, vector = {"before": began, "peak": peak()}, open_node(config)._vector
     if vector is None:
         return  # the coordinator says what went wrong
@@ -222,53 +172,63 @@ def label_process(connection: Connection, parameters: int, member: str, folder: 
     (folder / f"{member}.json").write_text(json.dumps(told))
 
 
-def custodian_process(connection: Connection, folder: Path) -> None:
+def custodian_process(folder: Path) -> None:
     """The custodian."""
     from partbook.custodian.app import app, flower_config
 
-    began = peak()
-    serve(connection, app, flower_config(enrolled(folder).custodian))
-    (folder / "Custodian.json").write_text(json.dumps({"before": began, "peak": peak()}))
+    began, config = peak(), enrolled(folder).custodian
+    connected(folder, config.name, config.identity, app, flower_config(config), wire.TO_CUSTODIANS)
+    (folder / f"{CUSTODIAN}.json").write_text(json.dumps({"before": began, "peak": peak()}))
 
 
-def coordinator_process(
-    connections: Mapping[str, Connection], parameters: int, rounds: int, model: str, folder: Path
-) -> None:
+def coordinator_process(parameters: int, rounds: int, model: str, folder: Path) -> None:
     """The coordinator's rounds, from the plan to the hash of the model that they led to."""
-    from partbook.coordinator.attempt import Attempt
-    from partbook.coordinator.sealed import SealedSums
-    from partbook.identity.keys import IdentityKey
-    from partbook.identity.roster import Roster
-    from partbook.plan.exchanges import write_plan
+    from switchboard import ServerApp
 
-    parties = enrolled(folder)
+    from partbook.coordinator import superlink
+    from partbook.coordinator.attempt import Attempt
+    from partbook.coordinator.control import Control
+    from partbook.coordinator.sealed import SealedSums
+    from partbook.coordinator.serverapp import _be_quick
+    from partbook.identity.keys import IdentityKey
+    from partbook.plan.exchanges import write_plan
+    from partbook.plan.greeting import Greeter
+
+    parties, home, seconds = enrolled(folder), Home.open(folder / HOME), dict[str, float]()
     roster, key = Roster.read(parties.roster), IdentityKey.load(parties.coordinator)
-    transport, seconds = Pipes(connections), dict[str, float]()
-    (folder / "state").mkdir()
-    known()
+    _be_quick()
     began = peak()
-    for number in range(1, rounds + 1):
-        plan = planned(roster, parameters, number, model)
-        attempt = Attempt(write_plan(key, plan), roster, key, folder / "state" / "attempt")
-        attempt.run(transport, None, TIMEOUT, lambda kind, number=number: say(f"round {number}: {kind}"))  # type: ignore[misc]
-        sums = SealedSums(folder / "state" / "sums", roster, key, transport, TIMEOUT)
-        for step, work in {
-            "open": lambda: sums.open(attempt),  # noqa: B023 - called at once
-            "apply": lambda: sums.apply(plan, attempt.record),  # noqa: B023 - called at once
-        }.items():
-            say(f"round {number}: {step}")
-            model = work() or model
-        attempt.forget()
-        assert not attempt.record.dropped, attempt.record.dropped
-        for kind, spent in attempt.record.seconds.items():
-            seconds[kind] = seconds.get(kind, 0.0) + spent / rounds
-    adding, like = peak(), stand_in(parameters)
-    say("release")
-    clock = time.monotonic()
-    sums.release(rounds, model, like)
-    seconds["release"] = time.monotonic() - clock
-    told = {"before": began, "peak": peak(), "adding": adding, "seconds": seconds, "largest": transport.largest}
-    (folder / f"{COORDINATOR}.json").write_text(json.dumps(told))
+    with Control(home.server.superlink) as control:
+        run = control.submit(superlink.bundle(), home.federation_file)
+        played = ServerApp(home, run)
+        played.take_part()
+        everybody = (*(member.name for member in roster.members), CUSTODIAN)
+        transport = Noted(played.grid, everybody, Greeter(key, roster), patience=TOGETHER, grace=TOGETHER, held=True)
+        assert transport.members() == sorted(everybody), f"only {transport.members()} are here"
+        for number in range(1, rounds + 1):
+            plan = planned(roster, parameters, number, model)
+            attempt = Attempt(write_plan(key, plan), roster, key, folder / "state" / "attempt")
+            attempt.run(transport, None, TIMEOUT, lambda kind, number=number: say(f"round {number}: {kind}"))  # type: ignore[misc]
+            sums = SealedSums(folder / "state" / "sums", roster, key, transport, TIMEOUT)
+            for step, work in {
+                "open": lambda: sums.open(attempt),  # noqa: B023 - called at once
+                "apply": lambda: sums.apply(plan, attempt.record),  # noqa: B023 - called at once
+            }.items():
+                say(f"round {number}: {step}")
+                model = work() or model
+            attempt.forget()
+            assert not attempt.record.dropped, attempt.record.dropped
+            for kind, spent in attempt.record.seconds.items():
+                seconds[kind] = seconds.get(kind, 0.0) + spent / rounds
+        adding, like = peak(), stand_in(parameters)
+        say("release")
+        clock = time.monotonic()
+        sums.release(rounds, model, like)
+        seconds["release"] = time.monotonic() - clock
+        told = {"before": began, "peak": peak(), "adding": adding, "seconds": seconds, "largest": transport.largest}
+        (folder / f"{COORDINATOR}.json").write_text(json.dumps(told))
+        played.close()
+        control.stop(run)
 
 
 def planned(roster: Any, parameters: int, number: int, model: str) -> RoundPlan:
@@ -304,13 +264,13 @@ def names(members: int) -> list[str]:
     return [f"Label {index + 1}" for index in range(members)]
 
 
-def enrolled(folder: Path, members: int = 0) -> Any:
+def enrolled(folder: Path, members: int = 0) -> Parties:
     """Keys and a roster that all have signed; made once."""
     from partbook.simulation.parties import enrol
 
-    keys = folder / "keys"
-    found = names(members) if members else sorted(path.name for path in keys.iterdir())
-    return enrol(folder / "office", "large", {name: keys / name for name in found})
+    there = folder / "office" / "roster.toml"
+    found = names(members) if members else [member.name for member in Roster.read(there).members]
+    return enrol(folder / "office", "large", {name: folder / name / "keys" for name in found})
 
 
 def node_config(folder: Path, member: str) -> Any:
@@ -347,45 +307,47 @@ def run(folder: Path, parameters: int, members: int, rounds: int) -> Ran:
     Raises:
         RuntimeError: one of them failed.
     """
+    from switchboard import Switchboard
+
     from partbook.model.adapter import state_hash
     from partbook.vault.store import Vault
 
     labels = names(members)
-    enrolled(folder, members)
-    for member in labels:
-        Vault.create(folder / "vaults" / member).close()
+    (folder / "state").mkdir()
     model = state_hash(stand_in(parameters))
     spawn = multiprocessing.get_context("spawn")
-    ours: dict[str, Connection] = {}
     running: dict[str, BaseProcess] = {}
+    services: dict[str, float] = {}
 
     def start(name: str, target: Callable[..., None], *arguments: object) -> None:
-        running[name] = spawn.Process(target=target, args=arguments, name=name)
+        running[name] = spawn.Process(target=target, args=(*arguments, folder), name=name)
         running[name].start()
 
-    try:
-        for party in (*labels, "Custodian"):
-            here, there = spawn.Pipe()
-            if party in labels:
-                start(party, label_process, there, parameters, party, folder)
-            else:
-                start(party, custodian_process, there, folder)
-            there.close()
-            ours[party] = here
-        start(COORDINATOR, coordinator_process, ours, parameters, rounds, model, folder)
-        for connection in ours.values():
-            connection.close()
-        for name in (COORDINATOR, *ours):
-            running[name].join()
-            if running[name].exitcode:
-                raise RuntimeError(f"{name} ended with exit code {running[name].exitcode}; its own words are above.")
-    finally:
-        for process in running.values():
-            process.kill()
-            process.join()
+    with Switchboard(folder, tuple(labels)) as board:
+        for member in labels:
+            Vault.create(folder / "vaults" / member).close()
+        board.start("superlink", "front")
+        try:
+            for member in labels:
+                start(member, label_process, parameters, member)
+            start(CUSTODIAN, custodian_process)
+            start(COORDINATOR, coordinator_process, parameters, rounds, model)
+            running[COORDINATOR].join()
+            services = {name: peak(process.pid) for name, process in board.processes.items()}
+            for name in (*labels, CUSTODIAN):
+                running[name].terminate()
+            for name in (COORDINATOR, *labels, CUSTODIAN):
+                running[name].join()
+                if running[name].exitcode:
+                    raise RuntimeError(f"{name} ended with exit code {running[name].exitcode}; its words are above.")
+        finally:
+            for process in running.values():
+                process.kill()
+                process.join()
     told = {name: json.loads((folder / f"{name}.json").read_text()) for name in running}
     last = told[COORDINATOR]
     processes = {name: (about["peak"], about["before"]) for name, about in told.items()}
+    processes |= {name: (most, 0.0) for name, most in services.items()}
     return Ran(processes, last["adding"], last["seconds"], last["largest"], is_exact(folder, labels, parameters))
 
 
@@ -424,11 +386,17 @@ def main(arguments: list[str]) -> int:
           f"{time.monotonic() - began:.0f} s; the sum is {'exact' if ran.exact else 'WRONG'}")  # fmt: skip
     for kind, seconds in ran.seconds.items():
         print(f"    {kind:18} {seconds:7.1f} s{'' if kind == 'release' else ' a round'}")
-    print(f"    largest message to a party: {ran.largest / 1e6:.1f} MB")
+    print(f"    largest message, either way: {ran.largest / 1e6:.1f} MB")
     for name, (most, before) in ran.processes.items():
-        print(f"    {name:18} {most:5.2f} GB at most, {before:.2f} GB before the first message")
+        before_it = f", {before:.2f} GB before the first message" if before else ""
+        print(f"    {name:18} {most:5.2f} GB at most{before_it}")
     print(f"    {COORDINATOR} before the release, which it holds as a whole: {ran.adding:.2f} GB")
-    kinds = {"a label's node": names(chosen.members), "the custodian": ["Custodian"], "the coordinator": [COORDINATOR]}
+    kinds = {
+        "a label's node": names(chosen.members),
+        "the custodian": [CUSTODIAN],
+        "the coordinator's ServerApp": [COORDINATOR],
+    }
+    kinds |= {"the SuperLink": ["superlink"], "the front": ["front"]}
     size = f"{chosen.parameters / 1e6:g}M"
     claims = [
         Claim(

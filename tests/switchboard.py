@@ -59,12 +59,13 @@ class Switchboard:
     """Processes and keys; leaving the `with` kills what still runs."""
 
     folder: Path
+    members: tuple[str, ...] = MEMBERS
     parties: Parties = field(init=False)
     home: Home = field(init=False)
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        keys = {member: self.folder / member / "keys" for member in MEMBERS}
+        keys = {member: self.folder / member / "keys" for member in self.members}
         self.parties = enrol(self.folder / "office", "switchboard", keys)
         folder = self.folder / "home"
         init(
@@ -140,7 +141,7 @@ class Switchboard:
 
     def install(self, roster: Roster, *signers: IdentityKey) -> None:
         """Put another roster in the coordinator's place, signed by everybody in it."""
-        known = {self.key(name).public.pem: self.key(name) for name in (*MEMBERS, CUSTODIAN, COORDINATOR)}
+        known = {self.key(name).public.pem: self.key(name) for name in (*self.members, CUSTODIAN, COORDINATOR)}
         known |= {key.public.pem: key for key in signers}
         signatures = {
             name: known[roster.identity_of(name).pem].sign(roster.canonical, DOMAIN) for name in roster.parties
@@ -249,9 +250,13 @@ class ServerApp:
             with contextlib.suppress(httpx.HTTPError):
                 self.grid._runtime_client.SendTaskHeartbeat(SendTaskHeartbeatRequest())
 
+    def take_part(self) -> None:
+        """Have Flower make messages in this task's name."""
+        TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = self._identity
+
     def ask(self, node: int, kind: str, content: RecordDict) -> str:
         """Send a message; returns its number."""
-        TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = self._identity
+        self.take_part()
         (identifier,) = self.grid.push_messages([Message(content, node, kind)])
         return str(identifier)
 
