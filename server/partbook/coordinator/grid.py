@@ -38,6 +38,7 @@ PULL_SELDOM: Final = 0.5  # the same when they let themselves be waited for
 LAG: Final = 0.1  # a pause is at most this part of the time that was waited already, between these two
 EASE: Final = 1.0  # and at least so many times as long as a look takes: a SuperLink with much to do is asked less
 EASED: Final = 2.0  # seconds, and no longer; a look may have hung through a restart
+WORK: Final = 4.0  # a pause is at least so many times what a look cost this process: a thousand parties are many to ask
 HELD: Final = 0.2  # seconds; a look that took as long was waiting itself
 LOOK_EVERY: Final = 1.0  # seconds between two looks for nodes that are new or back
 REPEAT_AFTER: Final = 30.0  # seconds without an answer, after which a question is repeated; doubled each time
@@ -149,6 +150,7 @@ class GridTransport:
             self._watch.answered(kind, party, time.monotonic() - began, received, _refusal(answer))
 
         while waiting:
+            cpu = time.thread_time()
             self._ask(kind, waiting, messages)
             looked = time.monotonic()
             replies = self._pull(messages)
@@ -174,7 +176,8 @@ class GridTransport:
                 break
             if waiting:
                 if not (self._held and (replies or took >= HELD)):
-                    time.sleep(max(PULL_EVERY, min(PULL_SELDOM, LAG * (now - heard)), min(EASED, EASE * took)))
+                    ease = min(EASED, max(EASE * took, WORK * (time.thread_time() - cpu)))
+                    time.sleep(max(PULL_EVERY, min(PULL_SELDOM, LAG * (now - heard)), ease))
                 self._look()
         for party in waiting:
             answers[party] = NodeFailed(f"{party} did not answer in {timeout:g} s.")
