@@ -77,4 +77,7 @@ def test_silence_is_refused_by_name(tmp_path: Path, tiny_tokenizer: Tokenizer) -
 @pytest.mark.parametrize("samples", [RATE, 59 * RATE, 5120 * 512 - 1, 5120 * 512, 61 * RATE + 77, 125 * RATE])
 def test_mel_in_blocks_is_the_mel_of_the_whole(samples: int) -> None:
     audio = np.random.default_rng(0).standard_normal(samples).astype(np.float32) * 0.1
-    np.testing.assert_array_equal(log_mel_in_blocks(audio), log_mel(audio))
+    blocks, whole = log_mel_in_blocks(audio), log_mel(audio)
+    # A product of another shape may add in another order: once in a while a number lands on the float16 beside its own.
+    assert np.mean(blocks != whole) < 1e-5
+    np.testing.assert_allclose(blocks.astype(np.float32), whole.astype(np.float32), rtol=2**-10, atol=2**-24)

@@ -194,8 +194,8 @@ class GridTransport:
                 continue
             if asked.node is None or asked.node != node:
                 asked.node, asked.wait = node, REPEAT_AFTER
-            elif now < asked.repeat:
-                continue
+            elif now < asked.repeat or not self._grace:
+                continue  # where nobody falls away and comes back, nothing is lost, and slow is not silent
             else:
                 log.info("asking %s again for %s", party, kind)
                 asked.wait *= 2
