@@ -266,11 +266,13 @@ def names(members: int) -> list[str]:
 
 def enrolled(folder: Path, members: int = 0) -> Parties:
     """Keys and a roster that all have signed; made once."""
+    from switchboard import FEDERATION
+
     from partbook.simulation.parties import enrol
 
     there = folder / "office" / "roster.toml"
     found = names(members) if members else [member.name for member in Roster.read(there).members]
-    return enrol(folder / "office", "large", {name: folder / name / "keys" for name in found})
+    return enrol(folder / "office", FEDERATION, {name: folder / name / "keys" for name in found})
 
 
 def node_config(folder: Path, member: str) -> Any:

@@ -42,6 +42,7 @@ from partbook.identity.tls import Leaf, client_context, renewed
 from partbook.simulation.parties import CUSTODIAN, Parties, enrol
 from partbook.simulation.processes import free_port
 
+FEDERATION = "switchboard"
 MEMBERS = ("Alto", "Bass", "Tenor")
 PATIENCE = 90.0  # seconds for anything at all; only there so that a test ends
 
@@ -66,7 +67,7 @@ class Switchboard:
 
     def __post_init__(self) -> None:
         keys = {member: self.folder / member / "keys" for member in self.members}
-        self.parties = enrol(self.folder / "office", "switchboard", keys)
+        self.parties = enrol(self.folder / "office", FEDERATION, keys)
         folder = self.folder / "home"
         init(
             folder,

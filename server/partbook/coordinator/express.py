@@ -1,6 +1,6 @@
 """The SuperLink's busiest requests, answered without the web framework around them.
 
-A round is some seventy requests a party: messages and the objects they are made of, one request each. In Flower 1.41
+A round is some 170 requests a party: messages and the objects they are made of, one request each. In Flower 1.41
 each passes nine layers of middleware, a router, dependencies and two thread pools, and each of its SQL statements is a
 transaction of its own, for whose lock parallel requests wait in naps: 16 ms of a SuperLink's one core (measured), of
 which little is the work. Here the twelve paths that make up a round go straight to Flower's own endpoints:
