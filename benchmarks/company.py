@@ -68,14 +68,11 @@ class Company:
     def moved(self, grids: tuple[NoisyGrid, ...], draws: int) -> tuple[list[float], list[float]]:
         """For each grid the most of Δ that leaving one out, and that doing it again, moved the sum of the others."""
         everybody = self.updates(np.arange(self.recordings))
-        company, again = [0.0] * len(grids), [0.0] * len(grids)
         repeated = self.updates(np.arange(self.recordings))
-        for place, left_out in enumerate(np.linspace(0, self.recordings - 1, draws).astype(int)):
+        again, company = [apart(grid, everybody, repeated) for grid in grids], [0.0] * len(grids)
+        for left_out in np.linspace(0, self.recordings - 1, draws).astype(int):
             others = self.updates(np.delete(np.arange(self.recordings), left_out))
-            for index, grid in enumerate(grids):
-                company[index] = max(company[index], apart(grid, everybody, others))
-                if not place:
-                    again[index] = apart(grid, everybody, repeated)
+            company = [max(most, apart(grid, everybody, others)) for most, grid in zip(company, grids, strict=True)]
         return company, again
 
 

@@ -111,13 +111,13 @@ def main(argv: list[str] | None = None) -> int:
         with Spread(step.model, devices) as spread:
             cost = step.cost(spread, asked.turns)
         _show(f"{number} {kind} processes", cost, alone)
-        same = float(np.array_equal(cost.total, alone.total))
         share = cost.here / (cost.here + cost.there)
         print(
             f"    {1000 * cost.here / count:.1f} ms of the process that hands out for a micro-batch: enough for "
             f"{cost.wall * number / cost.here:.0f} such devices"
         )
         if kind == "cpu":  # a card adds in no fixed order: `benchmarks.company` says how far that goes
+            same = float(np.array_equal(cost.total, alone.total))
             claims.append(Claim(f"sum of {number} devices the same", "sums", same, 1.0, "one device", 1.0))
         claims += [
             Claim(f"{number} devices, a step", "s", cost.wall, alone.wall, "one device", 1.2 / number, at_least=False),

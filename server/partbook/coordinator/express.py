@@ -23,15 +23,12 @@ import asyncio
 import importlib
 import inspect
 import logging
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TypeAlias
 
-Scope: TypeAlias = MutableMapping[str, Any]
-Event: TypeAlias = MutableMapping[str, Any]
-Receive: TypeAlias = Callable[[], Awaitable[Event]]
-Send: TypeAlias = Callable[[Event], Awaitable[None]]
-Asgi: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
+from partbook.coordinator.asgi import Asgi, Receive, Scope, Send, again, whole_body
+
 Answer: TypeAlias = Callable[[Scope, bytes], Any]
 
 FLEET: Final[dict[str, str]] = {
@@ -78,34 +75,15 @@ class Express:
         if answer is None:
             await self._app(scope, receive, send)
             return
-        parts, more = [], True
-        while more:
-            event = await receive()
-            if event["type"] == "http.disconnect":
-                return
-            parts.append(event.get("body", b""))
-            more = event.get("more_body", False)
-        body = b"".join(parts)
+        body = await whole_body(receive)
+        if body is None:
+            return
         found = await asyncio.get_running_loop().run_in_executor(self._worker, answer, scope, body)
         if found is None:
-            await self._app(scope, _again(body, receive), send)
+            await self._app(scope, again(body, receive), send)
             return
         await send({"type": "http.response.start", "status": found.status_code, "headers": found.raw_headers})
         await send({"type": "http.response.body", "body": found.body})
-
-
-def _again(body: bytes, receive: Receive) -> Receive:
-    """A request's body, which was read, once more."""
-    told = False
-
-    async def once_more() -> Event:
-        nonlocal told
-        if told:
-            return await receive()
-        told = True
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    return once_more
 
 
 def answers_of(superlink: Any) -> dict[str, Answer]:

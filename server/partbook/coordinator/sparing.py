@@ -153,7 +153,8 @@ def main() -> None:
             return LongPolls(Express(app, answers_of(app)), holds_nothing)
 
         patched.create_app = create_app
-        seldom(SqlCoreState, "_cleanup_expired_task_tokens", SELDOM)
+        if hasattr(SqlCoreState, "_cleanup_expired_task_tokens"):
+            seldom(SqlCoreState, "_cleanup_expired_task_tokens", SELDOM)
     from flwr.superlink.cli import flower_superlink
 
     sys.argv[0] = "flower-superlink"

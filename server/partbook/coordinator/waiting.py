@@ -15,14 +15,10 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any, Final, TypeAlias
+from collections.abc import Callable
+from typing import Any, Final
 
-Scope: TypeAlias = MutableMapping[str, Any]
-Event: TypeAlias = MutableMapping[str, Any]
-Receive: TypeAlias = Callable[[], Awaitable[Event]]
-Send: TypeAlias = Callable[[Event], Awaitable[None]]
-Asgi: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
+from partbook.coordinator.asgi import Asgi, Event, Receive, Scope, Send, again, whole_body
 
 PULLS: Final = {"/v1/fleet/pull-messages": "/v1/runtime/", "/v1/runtime/pull-messages": "/v1/fleet/"}
 """Who asks for messages, and where they come from."""
@@ -59,12 +55,9 @@ class LongPolls:
             bell.ring()
 
     async def _kept(self, path: str, wait: float, scope: Scope, receive: Receive, send: Send) -> None:
-        body, more = b"", True
-        while more:
-            event = await receive()
-            if event["type"] == "http.disconnect":
-                return
-            body, more = body + event.get("body", b""), event.get("more_body", False)
+        body = await whole_body(receive)
+        if body is None:
+            return
         bell = self._bells[PULLS[path]]
         asker = next((value for name, value in scope["headers"] if name == _PUBLIC_KEY), b"")
         gone = asyncio.ensure_future(receive())
@@ -140,16 +133,8 @@ class _Answer:
 
 
 async def _asked(app: Asgi, scope: Scope, body: bytes, gone: asyncio.Future[Event]) -> _Answer:
-    answer, told = _Answer(), False
-
-    async def receive() -> Event:
-        nonlocal told
-        if told:
-            return await asyncio.shield(gone)
-        told = True
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    await app({**scope}, receive, answer.keep)
+    answer = _Answer()
+    await app({**scope}, again(body, lambda: asyncio.shield(gone)), answer.keep)
     return answer
 
 
