@@ -25,7 +25,8 @@ class Mailbox:
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         event = await receive()
-        assert event == {"type": "http.request", "body": b"who", "more_body": False}
+        assert event["type"] == "http.request"
+        assert event["body"].startswith(b"who")
         body = b""
         if scope["path"].endswith("pull-messages"):
             self.looks += 1
@@ -34,19 +35,32 @@ class Mailbox:
         await send({"type": "http.response.body", "body": body})
 
 
+class Numbers:
+    """Bodies end with the number of the node that asks, or of the one that something is for; or with nothing."""
+
+    def asker(self, path: str, body: bytes) -> int | None:
+        return int(body[3:]) if path == PULL else None
+
+    def addressed(self, path: str, body: bytes, answer: bytes) -> frozenset[int] | None:
+        return frozenset({int(body[3:])}) if body[3:] else None
+
+
 class Client:
     """One request; `hang_up` ends the connection."""
 
-    def __init__(self, app: LongPolls, path: str, *, wait: bytes | None = b"wait=1", key: bytes = b"Alto") -> None:
-        headers = [(b"flwr-public-key", key), *([] if wait is None else [(b"prefer", wait)])]
+    def __init__(
+        self, app: LongPolls, path: str, *, wait: bytes | None = b"wait=1", node: int = 1, body: bytes | None = None
+    ) -> None:
+        headers = [] if wait is None else [(b"prefer", wait)]
         self.scope = {"type": "http", "path": path, "headers": headers}
         self.app, self.sent, self.gone = app, list[dict[str, Any]](), asyncio.Event()
+        self.body = (b"who%d" % node if path == PULL else b"who") if body is None else body
         self._told = False
 
     async def receive(self) -> dict[str, Any]:
         if not self._told:
             self._told = True
-            return {"type": "http.request", "body": b"who", "more_body": False}
+            return {"type": "http.request", "body": self.body, "more_body": False}
         await self.gone.wait()
         return {"type": "http.disconnect"}
 
@@ -71,7 +85,7 @@ def box() -> Mailbox:
 
 
 def play(box: Mailbox, scene: Callable[[LongPolls], Awaitable[None]]) -> None:
-    asyncio.run(asyncio.wait_for(scene(LongPolls(box, lambda _path, body: not body)), 20))  # type: ignore[arg-type]
+    asyncio.run(asyncio.wait_for(scene(LongPolls(box, lambda _, body: not body, Numbers())), 20))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("pull", "push"), [(PULL, PUSH), (APP_PULL, APP_PUSH)])
@@ -143,5 +157,42 @@ def test_who_does_not_ask_to_wait_and_who_is_refused_are_answered_at_once(box: M
         box.status = 401
         await Client(app, PULL).ask()
         assert time.monotonic() - began < 0.5
+
+    play(box, scene)
+
+
+def test_a_node_that_nothing_came_for_is_not_woken(box: Mailbox) -> None:
+    async def scene(app: LongPolls) -> None:
+        other = asyncio.ensure_future(Client(app, PULL, node=2).ask())
+        meant = asyncio.ensure_future(Client(app, PULL, node=1).ask())
+        await asyncio.sleep(0.05)
+        assert box.looks == 2
+        box.letters.append(b"train")
+        await Client(app, PUSH, body=b"who1").ask()
+        assert await meant == b"train"
+        assert (box.looks, other.done()) == (3, False)
+        box.letters.append(b"to all")
+        await Client(app, PUSH).ask()
+        assert await other == b"to all"
+
+    play(box, scene)
+
+
+def test_what_came_while_a_node_was_away_is_there_when_it_asks(box: Mailbox) -> None:
+    async def scene(app: LongPolls) -> None:
+        assert await Client(app, PULL).ask() == b""
+        box.letters.append(b"train")
+        await Client(app, PUSH, body=b"who1").ask()
+        assert await Client(app, PULL).ask() == b"train"
+
+    play(box, scene)
+
+
+def test_who_is_refused_is_not_remembered(box: Mailbox) -> None:
+    async def scene(app: LongPolls) -> None:
+        box.status = 401
+        for node in range(100):
+            await Client(app, PULL, node=node).ask()
+        assert not app._bells["/v1/runtime/"]._of
 
     play(box, scene)

@@ -156,6 +156,35 @@ def test_members_that_never_come_are_not_waited_for_longer_than_patience_allows(
         assert GridTransport(grid, ("Alto", "Bass"), GREETER, patience=0.1).members() == ["Alto"]
 
 
+def test_a_node_that_fails_when_asked_who_it_is_is_not_waited_for_and_its_reason_is_told() -> None:
+    broken = ClientApp()
+
+    @broken.query("hello")
+    def fail(message: Message, context: Context) -> Message:
+        raise RuntimeError("no torch here")
+
+    with InProcessGrid(app, {10: {"member": "Alto"}, 11: {}}, others={11: broken}) as grid:
+        began = time.monotonic()
+        transport = GridTransport(grid, ("Alto", "Bass"), GREETER, patience=600)
+        answers = transport.exchange("query.count", {"Bass": RecordDict()}, timeout=10)
+        assert time.monotonic() - began < 300
+    assert transport.members() == ["Alto"]
+    assert "did not say who it is" in str(answers["Bass"])
+    assert "RuntimeError" in str(answers["Bass"])
+
+
+def test_a_node_that_is_slow_to_say_who_it_is_is_waited_for() -> None:
+    slow = ClientApp()
+
+    @slow.query("hello")
+    def late(message: Message, context: Context) -> Message:
+        time.sleep(2.5)
+        return greeting(message, "Bass")
+
+    with InProcessGrid(app, {10: {"member": "Alto"}, 11: {}}, others={11: slow}) as grid:
+        assert GridTransport(grid, ("Alto", "Bass"), GREETER, patience=600).members() == ["Alto", "Bass"]
+
+
 def test_a_name_without_its_key_is_nobody(crossings: list[Crossing]) -> None:
     liar = ClientApp()
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Final
 
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
@@ -19,6 +20,10 @@ from partbook.coordinator.rounds import Coordinator, Progress
 from partbook.coordinator.watching import Unwatched, Watch
 from partbook.errors import ConfigError
 from partbook.plan.federation import FederationConfig
+
+STARTING: Final = {"patience": 600.0}
+"""Seconds for which a simulation waits until all have said who they are. An engine loses no question, but may need more
+than a minute until its processes have imported torch; one that fails says so, and is not waited for."""
 
 
 class _Told(Unwatched):
@@ -50,7 +55,7 @@ def make_app(on_progress: Callable[[Progress], None] | None = None, *, patient: 
         with _watching(config, on_progress) as watch:
             try:
                 coordinator = Coordinator(config, watch.progress)
-                limits = dict.fromkeys(("patience", "grace", "short"), config.patience) if patient else {}
+                limits = dict.fromkeys(("patience", "grace", "short"), config.patience) if patient else STARTING
                 memory = config.state / "nodes.json" if patient else None
                 transport = GridTransport(
                     grid, coordinator.parties, coordinator.greeter, watch=watch, memory=memory, held=patient, **limits

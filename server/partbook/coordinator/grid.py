@@ -248,10 +248,12 @@ class GridTransport:
                 self._nodes.asked[identifier] = (node, nonce, now)
 
     def _greeted(self, node: int, nonce: str, _when: float, reply: Message) -> None:
-        if reply.has_error():
+        if reply.has_error() and reply.error.code in _AWAY:
             self._nodes.forget(node)
             return
         try:
+            if reply.has_error():
+                raise NodeFailed(f"It failed ({reply.error.reason}); its own log says why.")
             wire.raise_refusal(reply.content, f"node {node}")
             (answer,), _ = wire.unpack(reply.content)
             found = self._greeter.read(answer, nonce)

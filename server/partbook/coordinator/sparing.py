@@ -19,6 +19,7 @@ import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final, TypeAlias
 
+from partbook.coordinator.addressees import Addressees
 from partbook.coordinator.express import Express, answers_of
 from partbook.coordinator.waiting import LongPolls
 
@@ -150,7 +151,7 @@ def main() -> None:
 
         def create_app(*values: Any, **named: Any) -> LongPolls:
             app = made(*values, **named)
-            return LongPolls(Express(app, answers_of(app)), holds_nothing)
+            return LongPolls(Express(app, answers_of(app)), holds_nothing, Addressees())
 
         patched.create_app = create_app
         if hasattr(SqlCoreState, "_cleanup_expired_task_tokens"):

@@ -4,7 +4,7 @@ Flower's parties ask again and again, and a SuperLink spends its one core on say
 question instead, and looks when something has come (RFC 6202, section 2.1):
 
     a node asks for messages     kept as long as it says (`Prefer: wait=2`, RFC 7240, section 4.3), until a ServerApp
-                                 has sent something
+                                 has sent something for it
     a ServerApp asks for answers kept for half a second, until a node has sent something
 
 The SuperLink's own code still decides what is handed to whom; it is only asked later. A question whose asker is gone
@@ -15,8 +15,9 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable
-from typing import Any, Final
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final, Protocol
 
 from partbook.coordinator.asgi import Asgi, Event, Receive, Scope, Send, again, whole_body
 
@@ -30,63 +31,93 @@ RINGS: Final = ("/runtime/push-messages", "/runtime/push-object", "/fleet/push-o
 
 QUIET: Final = 0.02  # seconds after the last object of what came: a message is its objects, sent one by one
 _WAIT: Final = re.compile(rb"(?:^|[,;\s])wait=(\d{1,4})(?:$|[,;\s])")
-_PUBLIC_KEY: Final = b"flwr-public-key"
+
+
+class Knows(Protocol):
+    """Reads requests and answers; see `partbook.coordinator.addressees`."""
+
+    def asker(self, path: str, body: bytes) -> int | None:
+        """The node that asks; None for a ServerApp, which hears all that nodes send."""
+
+    def addressed(self, path: str, body: bytes, answer: bytes) -> frozenset[int] | None:
+        """The nodes for which something came; None where it may be anybody."""
 
 
 class LongPolls:
     """An ASGI application around the SuperLink's."""
 
-    def __init__(self, app: Asgi, empty: Callable[[str, bytes], bool]) -> None:
-        """Around `app`; `empty` says of a path's answer that it holds no message."""
-        self._app, self._empty = app, empty
-        self._bells = {"/v1/runtime/": _Bell(), "/v1/fleet/": _Bell()}
-        self._looked: dict[bytes, int] = {}  # by node's key: how often the bell had rung when there was nothing for it
+    def __init__(self, app: Asgi, empty: Callable[[str, bytes], bool], knows: Knows) -> None:
+        """Around `app`.
+
+        Args:
+            app: the SuperLink's.
+            empty: says of a path's answer that it holds no message.
+            knows: who asks, and for whom something came. Whoever is not meant is not woken: of thirty nodes that wait,
+                all would otherwise ask again for each message to one.
+        """
+        self._app, self._empty, self._knows = app, empty, knows
+        self._bells = {"/v1/runtime/": _Bells(), "/v1/fleet/": _Bells()}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
         path = scope["path"] if scope["type"] == "http" else ""
         wait = _asked_to_wait(path, scope) if path in PULLS else 0.0
+        bells = next((bells for beginning, bells in self._bells.items() if path.startswith(beginning)), None)
         if wait:
             await self._kept(path, wait, scope, receive, send)
+        elif bells is not None and path.endswith(RINGS):
+            await self._passed(path, bells, scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+    async def _passed(self, path: str, bells: _Bells, scope: Scope, receive: Receive, send: Send) -> None:
+        """Something comes: the SuperLink's answer goes back as it is made, then whoever is meant is woken."""
+        body = await whole_body(receive)
+        if body is None:
             return
-        await self._app(scope, receive, send)
-        bell = next((bell for beginning, bell in self._bells.items() if path.startswith(beginning)), None)
-        if bell is not None and path.endswith(RINGS):
-            bell.ring()
+        answer = _Answer()
+
+        async def seen(event: Event) -> None:
+            await answer.keep(event)
+            await send(event)
+
+        try:
+            await self._app(scope, again(body, receive), seen)
+        finally:
+            bells.ring(self._knows.addressed(path, body, answer.body))
 
     async def _kept(self, path: str, wait: float, scope: Scope, receive: Receive, send: Send) -> None:
         body = await whole_body(receive)
         if body is None:
             return
-        bell = self._bells[PULLS[path]]
-        asker = next((value for name, value in scope["headers"] if name == _PUBLIC_KEY), b"")
+        asker = self._knows.asker(path, body)
         gone = asyncio.ensure_future(receive())
         loop = asyncio.get_running_loop()
         until = loop.time() + wait
         try:
-            if asker and self._looked.get(asker) == bell.rung:
-                await bell.rings(bell.rung, until, gone)
-            while not gone.done():
-                rung = bell.rung
-                answer = await _asked(self._app, scope, body, gone)
-                nothing = answer.status == 200 and self._empty(path, answer.body)
-                if asker and nothing:
-                    self._looked[asker] = rung
-                else:
-                    self._looked.pop(asker, None)
-                if not nothing or loop.time() >= until:
-                    await answer.pass_on(send, wait)
-                    return
-                await bell.rings(rung, until, gone)
+            with self._bells[PULLS[path]].of(asker) as bell:
+                if asker is not None and bell.looked == bell.rung:
+                    await bell.rings(bell.rung, until, gone)
+                while not gone.done():
+                    rung = bell.rung
+                    answer = await _asked(self._app, scope, body, gone)
+                    nothing = answer.status == 200 and self._empty(path, answer.body)
+                    bell.looked = rung if nothing else None
+                    if not nothing or loop.time() >= until:
+                        await answer.pass_on(send, wait)
+                        return
+                    await bell.rings(rung, until, gone)
         finally:
             gone.cancel()
 
 
 class _Bell:
-    """Rings when something has come."""
+    """Rings when something has come for one asker."""
 
     def __init__(self) -> None:
         self.rung, self._last = 0, 0.0
+        self.looked: int | None = None  # how often it had rung when there was nothing
+        self.waiting = 0
         self._next = asyncio.Event()
 
     def ring(self) -> None:
@@ -105,6 +136,30 @@ class _Bell:
             ringing.cancel()
         while not gone.done() and loop.time() < min(until, self._last + QUIET):
             await asyncio.sleep(QUIET / 2)
+
+
+class _Bells:
+    """One for each that asks; kept of those alone to whom the SuperLink has said "nothing yet"."""
+
+    def __init__(self) -> None:
+        self._of: dict[int | None, _Bell] = {}
+
+    def ring(self, nodes: frozenset[int] | None) -> None:
+        """For these, or for all where nobody knows."""
+        for asker in tuple(self._of) if nodes is None else (*nodes, None):
+            if (bell := self._of.get(asker)) is not None:
+                bell.ring()
+
+    @contextmanager
+    def of(self, asker: int | None) -> Iterator[_Bell]:
+        bell = self._of.setdefault(asker, _Bell())
+        bell.waiting += 1
+        try:
+            yield bell
+        finally:
+            bell.waiting -= 1
+            if not bell.waiting and bell.looked is None:
+                del self._of[asker]
 
 
 class _Answer:
