@@ -20,7 +20,7 @@ from __future__ import annotations
 import math
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Final
@@ -52,6 +52,9 @@ _NORM_SLACK: Final = 2.0**-23
 _ROUNDINGS: Final = 64
 
 _KEY_BYTES: Final = 32
+
+_BLOCK: Final = 8192
+_ZEROS: Final = memoryview(bytes(4 * _BLOCK))
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,27 +196,33 @@ class NoisyGrid:
             raise ValueError(
                 f"An update is {self.dimension} numbers of float32 or float64, not {update.shape} of {update.dtype}."
             )
-        exact = update.astype(np.float64)
-        norm = math.sqrt(float(np.dot(exact, exact)))
+        # Block by block: what lies in between stays in the cache, and asks the system for no memory.
+        blocks = [slice(start, start + _BLOCK) for start in range(0, self.dimension, _BLOCK)]
+        norm = math.sqrt(sum(float(np.dot(exact, exact)) for exact in _exact(update, blocks)))
         # Written so that NaN, which compares as False, is refused too.
         if not norm <= self.clip * (1 + _NORM_SLACK):
             raise ValueOutOfRange(
                 f"A recording's update is not a finite vector of L2 norm {self.clip:g} or less. Clip it in float64 "
                 "before it is put on the grid; if training diverged, lower its learning rate."
             )
-        exact *= self.scale * min(1.0, self.clip / norm) if norm else self.scale
-        below = np.floor(exact)
-        # The fraction in units of 2^-32: a random word is below it, and the number rounded up, with that probability.
-        fraction = (exact - below) * 2.0**32
-        floor = below.astype(np.int64)
+        scale = self.scale * min(1.0, self.clip / norm) if norm else self.scale
         dither = Cipher(algorithms.AES(words(_KEY_BYTES)), modes.CTR(bytes(16))).encryptor()
-        zeros = bytes(4 * self.dimension)
+        rounded = np.empty(self.dimension, np.int64)
         for _ in range(_ROUNDINGS):
-            rounded: NDArray[np.int64] = floor + (np.frombuffer(dither.update(zeros), np.dtype("<u4")) < fraction)
+            for block, exact in zip(blocks, _exact(update, blocks), strict=True):
+                exact *= scale
+                below = np.floor(exact)
+                # The fraction in units of 2^-32: a random word is below it, and the number rounded up, with that
+                # probability.
+                exact -= below
+                exact *= 2.0**32
+                below += np.frombuffer(dither.update(_ZEROS[: 4 * len(exact)]), np.dtype("<u4")) < exact
+                rounded[block] = below
             if self._is_short(rounded):
                 return rounded
         # Towards 0 every coordinate shrinks, and with them the norm.
-        rounded = np.trunc(exact).astype(np.int64)
+        for block, exact in zip(blocks, _exact(update, blocks), strict=True):
+            rounded[block] = np.trunc(exact * scale)
         assert self._is_short(rounded)
         return rounded
 
@@ -264,3 +273,8 @@ class NoisyGrid:
         √d <= c, and Δ < 2^21, so what is summed stays below (2^22 + 1)² < 2^45, far from 2^63.
         """
         return int(np.dot(rounded, rounded)) <= self.sensitivity**2
+
+
+def _exact(update: NDArray[np.floating], blocks: Sequence[slice]) -> Iterator[NDArray[np.float64]]:
+    """Copies of an update's blocks, in float64."""
+    return (update[block].astype(np.float64) for block in blocks)
