@@ -21,7 +21,7 @@ from partbook.coordinator.totals import MaskedTotal, SealedTotal
 from partbook.errors import AlteredFile, CohortTooSmall, ForeignSealKey, NodeFailed, PartbookError
 from partbook.identity.keys import IdentityKey
 from partbook.identity.message import Message
-from partbook.node import label
+from partbook.node import held_model, label
 from partbook.node.label import LabelNode
 from partbook.plan import rounds, wire
 from partbook.plan.exchanges import write_plan
@@ -88,7 +88,7 @@ def mode(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def chunks(trio: Trio, mode: str, monkeypatch: pytest.MonkeyPatch) -> int:
     elements = trio.plan(mode).elements
-    for module in (rounds, totals, label):
+    for module in (rounds, totals, label, held_model):
         monkeypatch.setattr(module, "CHUNK", -(-elements // 3))
     return 3
 

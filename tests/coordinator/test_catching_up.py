@@ -65,7 +65,7 @@ def with_a_laggard(federation: Federation) -> Wire:
     line = started(federation, ("query.apply", "Tenor"), *nobody(wire.ENDORSE))
     with pytest.raises(CohortTooSmall):
         federation.run(1)
-    assert line.nodes["Tenor"]._shared.round == 0
+    assert line.nodes["Tenor"]._held.shared.round == 0
     return line
 
 
@@ -142,7 +142,7 @@ def test_who_left_has_no_say_in_a_release_nor_has_an_old_key(sealed: Federation)
     kept = path.read_bytes()
     plan_message = kept[8 : 8 + int.from_bytes(kept[:8], "big")]
     plan = e.unverified_plan(plan_message)
-    body = e.ModelHash(model=alto._shared.hash)
+    body = e.ModelHash(model=alto._held.shared.hash)
 
     def publish(**signers: IdentityKey) -> None:
         signed = [e.write(key, e.ENDORSED, plan.context(), name, body).decode() for name, key in signers.items()]
@@ -249,13 +249,13 @@ def test_a_label_that_is_asked_again_after_some_rounds_goes_on_within_one_run(se
 
     def meanwhile(kind: str, requests: Mapping[str, RecordDict], *, timeout: float) -> dict:
         # Its engineer brings the model after round 1 when round 4 begins: two steps are behind it by then.
-        if kind == wire.TRAIN and line.nodes["Alto"]._shared.round == 3 and not handed:
+        if kind == wire.TRAIN and line.nodes["Alto"]._held.shared.round == 3 and not handed:
             handed.append(1)
-            line.nodes[NEWCOMER]._shared = first
+            line.nodes[NEWCOMER]._held.shared = first
         return ask(kind, requests, timeout=timeout)
 
     line.exchange = meanwhile  # type: ignore[method-assign]
-    first = line.nodes["Alto"]._shared
+    first = line.nodes["Alto"]._held.shared
     state = sealed.run(2 + ASK_AGAIN + 1)
     assert handed == [1]
     assert set(sealed.hashes().values()) == {state.history[-1].adapter_hash}
@@ -267,7 +267,7 @@ def test_sums_are_kept_for_some_rounds_and_a_label_that_was_away_for_longer_is_h
     monkeypatch.setattr("partbook.coordinator.sealed.KEPT_SUMS", 2)
     line = started(sealed, (wire.APPLY, "Tenor"))
     sealed.run(4)
-    assert line.nodes["Tenor"]._shared.round == 0
+    assert line.nodes["Tenor"]._held.shared.round == 0
     assert sorted(path.stem for path in (sealed.folder / "state" / "sums").glob("*.opened")) == [
         "round-0003",
         "round-0004",

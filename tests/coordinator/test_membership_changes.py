@@ -172,7 +172,7 @@ class Federation:
     def hashes(self) -> dict[str, str]:
         """The model that each label holds in sealed rounds."""
         assert self.line is not None
-        return {name: node._shared.hash for name, node in self.line.nodes.items()}
+        return {name: node._held.shared.hash for name, node in self.line.nodes.items()}
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,7 @@ from partbook.errors import (
 )
 from partbook.identity.message import Message
 from partbook.model.adapter import state_hash, unflatten
-from partbook.node import label
+from partbook.node import held_model, label
 from partbook.node.label import LabelNode
 from partbook.plan import exchanges as e
 from partbook.plan import rounds, wire
@@ -96,7 +96,7 @@ class Season:
     def added(self, number: int) -> SimpleNamespace:
         """A round's attempt, with its sum under the seal."""
         plan = self.trio.plan("sealed", round=number, threshold=self.threshold, model_hash=self.model)
-        nodes = {name: node for name, node in self.line.nodes.items() if node._shared.hash == self.model}
+        nodes = {name: node for name, node in self.line.nodes.items() if node._held.shared.hash == self.model}
         away = sorted(set(MEMBERS) - set(nodes))
         played = Play(self.trio, self.line.nodes, plan)
         for name in nodes:
@@ -119,7 +119,7 @@ class Season:
         return attempt.plan
 
     def hashes(self) -> dict[str, str]:
-        return {name: node._shared.hash for name, node in self.line.nodes.items()}
+        return {name: node._held.shared.hash for name, node in self.line.nodes.items()}
 
 
 @pytest.fixture
@@ -137,7 +137,7 @@ def test_labels_step_together_and_the_coordinator_learns_the_hash_alone(season: 
     assert not season.sums.behind(2)
     kept = b"".join(path.read_bytes() for path in (season.folder / "sums").iterdir())
     for node in season.line.nodes.values():
-        assert node._shared.adapter[:8].tobytes() not in kept
+        assert node._held.shared.adapter[:8].tobytes() not in kept
 
 
 def test_an_attempt_is_opened_once_also_after_a_restart(season: Season) -> None:
@@ -191,7 +191,7 @@ def test_a_laggard_takes_the_steps_it_missed_in_order(season: Season) -> None:
     assert season.record.dropped["Tenor"][0] == wire.APPLY
     season.play(2)
     assert season.sums.behind(2)
-    assert season.line.nodes["Tenor"]._shared.round == 0
+    assert season.line.nodes["Tenor"]._held.shared.round == 0
     season.line.tamper = lambda _kind, _member, content: content
     season.line.asked.clear()
     reached = season.sums.catch_up(2, AttemptRecord())
@@ -207,7 +207,7 @@ def test_a_label_that_lost_its_model_takes_every_step_again(season: Season) -> N
     season.play(2)
     season.line.nodes["Tenor"]._config.model.unlink()
     season.line.nodes = season.trio.nodes(season.folder)
-    assert season.line.nodes["Tenor"]._shared.round == 0
+    assert season.line.nodes["Tenor"]._held.shared.round == 0
     season.play(3)
     assert season.record.dropped["Tenor"][0] == wire.APPLY
     assert season.sums.behind(3)
@@ -361,7 +361,7 @@ def test_a_model_too_large_for_one_message_is_released_in_several(season: Season
 @pytest.fixture
 def chunked(trio: Trio, monkeypatch: pytest.MonkeyPatch) -> int:
     elements = trio.plan("sealed").elements
-    for module in (rounds, totals, label, opening):
+    for module in (rounds, totals, label, held_model, opening):
         monkeypatch.setattr(module, "CHUNK", -(-elements // 3))
     return 3
 

@@ -85,9 +85,9 @@ def test_sealed_sums_are_exact_in_the_ring_through_a_restart(trio: Trio, keys, t
 
 @pytest.mark.parametrize("mode", ["masked", "sealed"])
 def test_what_is_left_of_the_masks_is_taken_off_every_chunk(trio: Trio, tmp_path, keys, mode, monkeypatch) -> None:
-    from partbook.node import label
+    from partbook.node import held_model, label
 
-    for module in (rounds, totals, label):
+    for module in (rounds, totals, label, held_model):
         monkeypatch.setattr(module, "CHUNK", len(trio.start) // 5)
     nodes, plan = trio.nodes(tmp_path), trio.plan(mode)
     assert plan.chunks >= 3

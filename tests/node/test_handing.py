@@ -296,7 +296,7 @@ def test_a_node_begins_with_the_model_that_was_taken_over(labels: Labels, trio: 
     labels.run("hand-over", "Alto", "--to", "Tenor", "--out", out)
     labels.run("take-over", "Tenor", out)
     node = LabelNode(config)
-    assert (node._shared.round, node._shared.hash) == (3, model.hash)
+    assert (node._held.shared.round, node._held.shared.hash) == (3, model.hash)
     node.close()
 
 

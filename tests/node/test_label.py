@@ -592,7 +592,7 @@ def test_every_label_takes_the_same_step_from_an_opened_sum_and_signs_the_model(
         assert e.ModelHash.of(applied).model == state_hash(unflatten(moved, node._learner.like))
     # The next round starts from there, and from nowhere else.
     refused(tmp_path, UnknownModel, lambda: train(trio, nodes[ALTO], trio.plan("sealed", round=2)))
-    train(trio, nodes[ALTO], trio.plan("sealed", round=2, model_hash=nodes[ALTO]._shared.hash))
+    train(trio, nodes[ALTO], trio.plan("sealed", round=2, model_hash=nodes[ALTO]._held.shared.hash))
 
 
 def test_an_opened_sum_applied_twice_counts_once(trio, alto, tmp_path):
@@ -650,14 +650,14 @@ def pair(both: tuple[bytes, bytes]) -> tuple[list[bytes], list[bytes]]:
 
 
 def test_an_opened_sum_that_is_not_what_the_custodian_opened_for_this_round_is_refused(trio, alto, tmp_path):
-    before = alto._shared.hash
+    before = alto._held.shared.hash
     found: dict[str, type[PartbookError]] = {}
     for what, (_, plan, messages, blobs) in lies(trio).items():
         try:
             alto.apply(trio.signed(plan), messages, blobs)
         except PartbookError as error:
             found[what] = type(error)
-        assert alto._shared.hash == before, what
+        assert alto._held.shared.hash == before, what
         assert not (tmp_path / ALTO / "model.safetensors").exists(), what
     assert found == {what: error for what, (error, *_) in lies(trio).items()}
     plan = trio.plan("sealed")
@@ -667,12 +667,12 @@ def test_an_opened_sum_that_is_not_what_the_custodian_opened_for_this_round_is_r
 def test_a_full_disk_leaves_the_model_where_it_was(trio, alto, tmp_path, monkeypatch):
     plan = trio.plan("sealed")
     parts = pair(opened(trio, plan, np.zeros(plan.parameters, np.uint32)))
-    before = alto._shared.hash
+    before = alto._held.shared.hash
     with FullDisk(monkeypatch, "fsync"):
         refused(tmp_path, VaultError, lambda: alto.apply(trio.signed(plan), *parts))
-    assert alto._shared.hash == before
+    assert alto._held.shared.hash == before
     alto.apply(trio.signed(plan), *parts)
-    assert alto._shared.hash == LabelNode(trio.config(ALTO, tmp_path))._shared.hash != before
+    assert alto._held.shared.hash == LabelNode(trio.config(ALTO, tmp_path))._held.shared.hash != before
 
 
 # Releases
@@ -695,7 +695,7 @@ def test_a_label_endorses_the_model_that_it_holds_and_no_other(trio, stepped, tm
     plan, nodes = stepped
     node = nodes[ALTO]
     message = trio.signed(plan)
-    endorsed = signed.Message.decode(node.endorse(message, ask_endorse(trio, plan, node._shared.hash)))
+    endorsed = signed.Message.decode(node.endorse(message, ask_endorse(trio, plan, node._held.shared.hash)))
     endorsed.check(trio.roster.member(ALTO).identity, e.ENDORSED, plan.context(), ALTO)
     refused(tmp_path, UnknownModel, lambda: node.endorse(message, ask_endorse(trio, plan, "0" * 64)))
     refused(tmp_path, ReplayedMessage, lambda: node.endorse(message, trio.say(e.PUBLISH, plan)))
@@ -704,13 +704,13 @@ def test_a_label_endorses_the_model_that_it_holds_and_no_other(trio, stepped, tm
         (trio.plan("sealed", federation="quartet"), ForgedMember),
         (trio.plan("sealed", roster="0" * 64), ForgedMember),
     ):
-        request = ask_endorse(trio, odd, node._shared.hash)
+        request = ask_endorse(trio, odd, node._held.shared.hash)
         refused(tmp_path, error, lambda odd=odd, request=request: node.endorse(trio.signed(odd), request))
 
 
 def test_a_model_is_published_only_with_as_many_endorsements_as_a_round_needs(trio, stepped, tmp_path):
     plan, nodes = stepped
-    node, model = nodes[ALTO], nodes[ALTO]._shared.hash
+    node, model = nodes[ALTO], nodes[ALTO]._held.shared.hash
     message = trio.signed(plan)
     good = [n.endorse(message, ask_endorse(trio, plan, model)).decode() for n in nodes.values()]
 

@@ -229,9 +229,9 @@ def test_a_label_may_keep_its_model_to_itself(trio: Trio, tmp_path: Path) -> Non
 
     alto = strict(trio, tmp_path, releases="never", noise=("none",), epsilon_recording=inf)
     plan = trio.plan("sealed", round=1)
-    alto._shared = replace(alto._shared, round=1)
+    alto._held.shared = replace(alto._held.shared, round=1)
     with pytest.raises(ReleaseRefused, match="releases"):
-        alto.endorse(trio.signed(plan), trio.say(e.ENDORSE, plan, e.ModelHash(model=alto._shared.hash)))
+        alto.endorse(trio.signed(plan), trio.say(e.ENDORSE, plan, e.ModelHash(model=alto._held.shared.hash)))
 
 
 def test_the_coordinators_key_of_the_policy_is_the_rosters(trio: Trio, tmp_path: Path) -> None:

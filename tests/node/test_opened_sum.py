@@ -15,7 +15,7 @@ from trio import MEMBERS, Trio
 from partbook.errors import AlteredCiphertext, CorruptMessage, PartbookError, UnknownModel
 from partbook.identity.message import Message
 from partbook.model.adapter import state_hash, unflatten
-from partbook.node import label
+from partbook.node import held_model, label
 from partbook.node.label import LabelNode
 from partbook.plan import exchanges as e
 from partbook.plan import rounds
@@ -30,7 +30,7 @@ ADAM = ServerStep(rule="adam", momentum=0.9, learning_rate=0.01)
 @pytest.fixture(autouse=True)
 def chunks(trio: Trio, monkeypatch: pytest.MonkeyPatch) -> int:
     elements = trio.plan("sealed").elements
-    for module in (rounds, label):
+    for module in (rounds, label, held_model):
         monkeypatch.setattr(module, "CHUNK", -(-elements // 3))
     return 3
 
@@ -93,11 +93,11 @@ def test_the_step_is_that_of_the_whole_sum_in_whatever_order_chunks_come(trio, a
     parts = opened(trio, plan, total)
     for index in order[:-1]:
         assert hand(trio, alto, plan, parts[index]).kind == e.HELD
-        assert alto._shared.round == 0
+        assert alto._held.shared.round == 0
     assert [path.stat().st_mode & 0o077 for path in waiting(tmp_path)] == [0, 0]
     applied = hand(trio, alto, plan, parts[order[-1]])
     assert applied.kind == e.APPLIED
-    assert e.ModelHash.of(applied).model == alto._shared.hash == stepped(trio, plan, total, alto)
+    assert e.ModelHash.of(applied).model == alto._held.shared.hash == stepped(trio, plan, total, alto)
     assert not (tmp_path / ALTO / "opened").exists()
     assert hand(trio, alto, plan, parts[0]).body == applied.body
 
@@ -107,7 +107,7 @@ def test_several_chunks_may_come_in_one_message(trio, alto, plan) -> None:
     first, *others = opened(trio, plan, total)
     assert hand(trio, alto, plan, first).kind == e.HELD
     assert hand(trio, alto, plan, *others).kind == e.APPLIED
-    assert alto._shared.hash == stepped(trio, plan, total, alto)
+    assert alto._held.shared.hash == stepped(trio, plan, total, alto)
 
 
 def test_a_node_that_restarts_between_two_chunks_goes_on(trio, alto, plan, tmp_path) -> None:
@@ -118,7 +118,7 @@ def test_a_node_that_restarts_between_two_chunks_goes_on(trio, alto, plan, tmp_p
         hand(trio, alto, plan, part)
         alto = LabelNode(trio.config(ALTO, tmp_path))
     assert hand(trio, alto, plan, parts[-1]).kind == e.APPLIED
-    assert LabelNode(trio.config(ALTO, tmp_path))._shared.hash == stepped(trio, plan, total, alto)
+    assert LabelNode(trio.config(ALTO, tmp_path))._held.shared.hash == stepped(trio, plan, total, alto)
 
 
 def test_what_waits_on_the_disk_is_encrypted(trio, alto, plan, tmp_path) -> None:
@@ -141,10 +141,10 @@ def test_a_chunk_altered_on_the_disk_is_named_and_taken_again(trio, alto, plan, 
     waiting(tmp_path)[0].write_bytes(bytes(spoilt))
     with pytest.raises(AlteredCiphertext):
         hand(trio, alto, plan, parts[-1])
-    assert alto._shared.round == 0
+    assert alto._held.shared.round == 0
     assert hand(trio, alto, plan, parts[1]).kind == e.HELD
     assert [hand(trio, alto, plan, part).kind for part in parts][-1] == e.APPLIED
-    assert alto._shared.hash == stepped(trio, plan, total, alto)
+    assert alto._held.shared.hash == stepped(trio, plan, total, alto)
 
 
 def test_a_chunk_put_in_anothers_place_is_refused(trio, alto, plan, tmp_path) -> None:
@@ -155,7 +155,7 @@ def test_a_chunk_put_in_anothers_place_is_refused(trio, alto, plan, tmp_path) ->
     one.write_bytes(other.read_bytes())
     with pytest.raises(CorruptMessage):
         hand(trio, alto, plan, parts[-1])
-    assert alto._shared.round == 0
+    assert alto._held.shared.round == 0
 
 
 def test_chunks_of_another_attempt_are_forgotten_and_never_mixed_in(trio, alto, plan, tmp_path) -> None:
@@ -167,7 +167,7 @@ def test_chunks_of_another_attempt_are_forgotten_and_never_mixed_in(trio, alto, 
     assert len(waiting(tmp_path)) == 1
     hand(trio, alto, again, parts[1])
     assert hand(trio, alto, again, parts[2]).kind == e.APPLIED
-    assert alto._shared.hash == stepped(trio, again, total, alto)
+    assert alto._held.shared.hash == stepped(trio, again, total, alto)
 
 
 def test_nothing_is_kept_of_a_sum_that_is_not_the_next_or_not_the_custodians(trio, alto, plan, tmp_path) -> None:
@@ -193,7 +193,7 @@ def test_chunks_that_count_the_contributions_differently_lead_nowhere(trio, alto
     hand(trio, alto, plan, parts[1])
     with pytest.raises(CorruptMessage, match="number of contributions"):
         hand(trio, alto, plan, parts[2])
-    assert alto._shared.round == 0
+    assert alto._held.shared.round == 0
 
 
 def replace_threshold(plan: RoundPlan) -> RoundPlan:
@@ -204,12 +204,12 @@ def test_a_sum_that_nobodys_updates_give_moves_nothing_wherever_it_goes_wrong(tr
     total = total_of(plan)
     total[-1] = 3 * plan.grid.span + 1
     parts = opened(trio, plan, total)
-    before = alto._shared
+    before = alto._held.shared
     for part in parts[:-1]:
         hand(trio, alto, plan, part)
     with pytest.raises(PartbookError):
         hand(trio, alto, plan, parts[-1])
-    assert alto._shared is before
+    assert alto._held.shared is before
     assert not (tmp_path / ALTO / "model.safetensors").exists()
     assert not list((tmp_path / ALTO).glob("*.part"))
     assert replace(before, round=1).hash == before.hash

@@ -12,7 +12,7 @@ from trio import TRAINING, Trio
 from partbook.coordinator import totals
 from partbook.coordinator.checkpoints import Checkpoints, FederationState
 from partbook.custodian import opening
-from partbook.node import label
+from partbook.node import held_model, label
 from partbook.plan import rounds, wire
 from partbook.plan.federation import FederationConfig
 from partbook.simulation.drops import Drop
@@ -58,7 +58,7 @@ def test_a_federation_learns_the_same_whether_vectors_take_one_message_or_severa
     whole, seen = run(trio, tmp_path / "whole", mode, [Drop("Bass", wire.CONTRIBUTE, drop.round) for drop in drops])
     assert not seen[wire.PROCEED, False]
     chunk = -(-trio.plan(mode).elements // 3)
-    for module in (rounds, totals, label, opening):
+    for module in (rounds, totals, label, held_model, opening):
         monkeypatch.setattr(module, "CHUNK", chunk)
     cut, seen = run(trio, tmp_path / "cut", mode, drops)
     assert np.array_equal(cut.adapter, whole.adapter)

@@ -31,7 +31,6 @@ from partbook.errors import (
     ForeignSealKey,
     LedgerBroken,
     NotInCohort,
-    ReleaseRefused,
     StalePlan,
     UnknownModel,
     VaultError,
@@ -43,14 +42,12 @@ from partbook.identity.receiving import ReceivingKey
 from partbook.identity.roster import Roster
 from partbook.model.adapter import in_scope, state_hash, unflatten
 from partbook.model.checkpoint import BASE, base_manifest
+from partbook.node.held_model import MODEL_FILE, HeldModel
 from partbook.node.keeping import Keeping
 from partbook.node.learning import Learned, Learner
 from partbook.node.ledger import LEDGER_FILE, Ledger
-from partbook.node.opened_sum import OpenedSum
 from partbook.node.pausing import must_not_be_paused
 from partbook.node.policy import Policy
-from partbook.node.rosters import REMEDY, PinnedRosters
-from partbook.node.shared_model import SharedModel
 from partbook.plan import exchanges as e
 from partbook.plan.greeting import here
 from partbook.plan.rounds import RoundPlan
@@ -118,7 +115,7 @@ class NodeConfig:
     @property
     def model(self) -> Path:
         """Where the label keeps the model that sealed rounds lead to."""
-        return self.kept / "model.safetensors"
+        return self.kept / MODEL_FILE
 
 
 class LabelNode:
@@ -150,8 +147,10 @@ class LabelNode:
         with Vault.open(config.vault, config.key) as vault:
             self._kept = Keeping(config.kept, vault.rounds_key)
             self._ledger = Ledger.open(config.accounts, vault.ledger_key)
-        self._rosters = PinnedRosters(config.kept, self._roster, config.member)
-        self._shared = SharedModel.load(config.model, self._learner.like)
+        self._held = HeldModel(
+            *(config.kept, config.member, self._roster, self._identity, self._receiving),
+            *(self._policy, self._learner.like),
+        )
         self._plan: RoundPlan | None = None
         self._round: NodeRound | None = None
         self._vector: NDArray[np.uint32] | None = None
@@ -251,86 +250,19 @@ class LabelNode:
             return self._kept_answer(lambda: machine.reveal(request))
 
     def apply(self, plan_message: bytes, opened: Sequence[bytes], blobs: Sequence[bytes]) -> bytes:
-        """Keep chunks of an opened sum, and take the step that it leads to once all are here, once.
-
-        Args:
-            plan_message: the coordinator's signed plan.
-            opened, blobs: chunks, any number of them, in any order: what the custodian signed, and the encrypted bytes
-                that each of these vouches for.
-
-        Returns:
-            The signed hash of the model after the step; while chunks are missing, the signed `held`.
-
-        Raises:
-            UnknownModel: the sum is not of the next round of the model held here.
-            ForgedMember: its round was played under an earlier roster, and does not count here (`PinnedRosters`).
-            CorruptMessage, BadSignature, AlteredCiphertext: it is not what the custodian opened.
-        """
+        """See `HeldModel.apply`."""
         with self._busy:
-            plan = self._rosters.plan(plan_message)
-            if plan.mode != "sealed":
-                raise CorruptMessage("An opened sum was handed over for a round that is not sealed.")
-            if plan.round > self._shared.round:
-                total = self._opened_sum(plan)
-                total.take(opened, blobs)
-                self._shared.must_precede(plan)
-                if not total.whole:
-                    total.keep()
-                    return e.write(self._identity, e.HELD, plan.context(), self.member)
-                self._shared = self._shared.step_into(self._config.model, plan, total.numbers(), total.contributions())
-                total.remove()
-            model = e.ModelHash(model=self._shared.hash)
-            return e.write(self._identity, e.APPLIED, plan.context(), self.member, model)
+            return self._held.apply(plan_message, opened, blobs)
 
     def endorse(self, plan_message: bytes, request: bytes) -> bytes:
-        """Agree to the release of the model this label holds.
-
-        Raises:
-            UnknownModel: the coordinator asks about another.
-            StalePlan: the plan is not that of the round which led to it.
-            ReleaseRefused: the label's policy releases nothing by itself.
-        """
+        """See `HeldModel.endorse`."""
         with self._busy:
-            plan = self._last_plan(plan_message)
-            message = Message.decode(request)
-            message.check(self._roster.coordinator, e.ENDORSE, plan.context(), COORDINATOR)
-            self._must_hold(e.ModelHash.of(message).model)
-            return e.write(
-                self._identity, e.ENDORSED, plan.context(), self.member, e.ModelHash(model=self._shared.hash)
-            )
+            return self._held.endorse(plan_message, request)
 
     def publish(self, plan_message: bytes, request: bytes) -> tuple[bytes, bytes]:
-        """Hand over a stretch of the model, against the signatures of as many labels as a round needs.
-
-        Raises:
-            CorruptMessage: too few labels endorsed this model, or it has no such stretch.
-            StalePlan: the plan is not that of the round which led to it.
-            ReleaseRefused: the label's policy releases nothing by itself.
-        """
+        """See `HeldModel.publish`."""
         with self._busy:
-            plan = self._last_plan(plan_message)
-            message = Message.decode(request)
-            message.check(self._roster.coordinator, e.PUBLISH, plan.context(), COORDINATOR)
-            agreed, asked = set(), e.Publish.of(message)
-            for text in asked.endorsements:
-                endorsed = Message.decode(text.encode())
-                public = self._roster.member(endorsed.sender).identity
-                endorsed.check(public, e.ENDORSED, plan.context(), endorsed.sender)
-                if e.ModelHash.of(endorsed).model == self._shared.hash:
-                    agreed.add(endorsed.sender)
-            needed = self._rosters.agreement(plan)
-            if len(agreed) < needed:
-                raise CorruptMessage(
-                    f"{len(agreed)} labels endorsed the release of this model, {needed} are needed; "
-                    f"{self.member} keeps it."
-                )
-            body = e.ModelHash(model=self._shared.hash)
-            signed = e.write(self._identity, e.PUBLISHED, plan.context(), self.member, body)
-            start = asked.chunk * e.PUBLISHED_NUMBERS
-            stretch = self._shared.adapter[start : start + e.PUBLISHED_NUMBERS]
-            if not len(stretch):
-                raise CorruptMessage(f"Stretch {asked.chunk} of the model was asked for; it has fewer.")
-            return signed, stretch.astype("<f4").tobytes()
+            return self._held.publish(plan_message, request)
 
     def _must_be_listed(self) -> None:
         """A node that signs with another key than its roster lists would be dropped from every round, as a forger."""
@@ -396,25 +328,11 @@ class LabelNode:
         self._store(plan, machine, left)
         self._plan, self._round, self._left = plan, machine, left
 
-    def _last_plan(self, plan_message: bytes) -> RoundPlan:
-        """The plan of the round that led to the model held here, for the roster in force or one pinned before."""
-        plan = self._rosters.plan(plan_message)
-        if plan.round != self._shared.round:
-            raise StalePlan(
-                f"A release was asked for with the plan of round {plan.round}; {self.member} holds the model after "
-                f"round {self._shared.round}."
-            )
-        if self._policy.releases == "never":
-            raise ReleaseRefused(
-                f"{self.member} releases no model by itself (`releases` in its policy); ask the label's engineer."
-            )
-        return plan
-
     def _start(self, plan: RoundPlan, adapter: bytes | None) -> dict[str, Tensor]:
         """The adapter that a plan starts from, checked against the plan."""
         if plan.mode == "sealed":
-            self._must_hold(plan.model_hash)
-            state = self._shared.state
+            self._held.must_be(plan.model_hash)
+            state = self._held.shared.state
         else:
             if adapter is None or len(adapter) % 4:
                 raise CorruptMessage("The plan came without the adapter it starts from; the coordinator must send it.")
@@ -429,13 +347,6 @@ class LabelNode:
         if sum(state[name].numel() for name in in_scope(state, plan.scope)) != plan.parameters:
             raise UnknownModel(f"Round {plan.round} is for {plan.parameters} numbers; the adapter has another count.")
         return state
-
-    def _must_hold(self, model_hash: str) -> None:
-        if model_hash != self._shared.hash:
-            raise UnknownModel(
-                f"{self.member} holds the model after round {self._shared.round}, {self._shared.hash[:12]}…; the "
-                f"coordinator asks about {model_hash[:12]}…, which no agreed round led to. If that stays so, {REMEDY}."
-            )
 
     def _learn(self, plan: RoundPlan, state: dict[str, Tensor]) -> None:
         question = plan.question()
@@ -495,13 +406,6 @@ class LabelNode:
             )
         self._keep_exchange()
         return answer
-
-    def _opened_sum(self, plan: RoundPlan) -> OpenedSum:
-        custodian = self._roster.custodian
-        if custodian is None or self._receiving is None:
-            raise ConfigError(f"{self.member} has no receiving key, or its roster no custodian; name them.")
-        self._rosters.may_step(plan, self._receiving.public)
-        return OpenedSum(self._config.kept / "opened", plan, self.member, self._receiving, custodian, CHUNK)
 
     def _current(self) -> tuple[RoundPlan, NodeRound]:
         if self._plan is None or self._round is None:

@@ -32,7 +32,7 @@ class Addressees:
         if path != FLEET_PULL:
             return None
         try:
-            return PullMessagesRequest.FromString(body).node.node_id
+            return int(PullMessagesRequest.FromString(body).node.node_id)
         except DecodeError:
             return None
 
