@@ -118,7 +118,7 @@ def test_a_child_that_does_not_end_by_itself_is_killed(
     kept.append(
         Kept(tmp_path, service(tmp_path, "deaf", "sh", "-c", "trap '' TERM; echo deaf; while :; do sleep 1; done"))
     )
-    until(lambda: (tmp_path / "deaf.log").exists() and "deaf" in (tmp_path / "deaf.log").read_text())
+    until(lambda: "deaf" in recorded(tmp_path) and "deaf" in (tmp_path / "deaf.log").read_text())
     pid = recorded(tmp_path)["deaf"]["pid"]
     kept[0].end()
     assert not runs(pid)
