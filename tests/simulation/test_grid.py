@@ -350,6 +350,31 @@ def test_a_question_that_stays_unanswered_is_asked_again(monkeypatch: pytest.Mon
     assert isinstance(answers["Alto"], RecordDict)
 
 
+def test_where_answers_come_soon_a_question_is_asked_again_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second answer of a kind is lost; only what the first took can tell that it is missed."""
+    from partbook.coordinator import grid as module
+
+    monkeypatch.setattr(module, "REPEAT_AFTER", 600.0)
+    monkeypatch.setattr(module, "REPEAT_SOON", 0.2)
+    came: list[Message] = []
+
+    class Losing(InProcessGrid):
+        def pull_messages(self, message_ids):
+            for reply in super().pull_messages(message_ids):
+                if reply.metadata.message_type == "query.count":
+                    came.append(reply)
+                    if len(came) == 2:
+                        continue
+                yield reply
+
+    with Losing(app, {10: {"member": "Alto"}}) as grid:
+        transport = GridTransport(grid, ("Alto",), GREETER, grace=5.0)
+        for _ in range(2):
+            answers = transport.exchange("query.count", {"Alto": RecordDict()}, timeout=120)
+            assert isinstance(answers["Alto"], RecordDict)
+    assert len(came) == 3
+
+
 def test_a_slow_node_of_a_simulation_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
     # Asked again, it would count one round more than there are, and be down in the wrong one.
     monkeypatch.setattr("partbook.coordinator.grid.REPEAT_AFTER", 0.1)

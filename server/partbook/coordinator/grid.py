@@ -5,7 +5,8 @@ message they answer, never by the sender they claim, so a node can only ever ans
 
 Nodes come and go while an exchange runs. One that fell away is greeted again when it is back, and asked again: every
 answer of a node is made once and kept on its disk, so to ask twice is to be told the same thing twice. A question that
-stays unanswered for long is repeated for the same reason: a SuperLink that is killed loses what it was handing over.
+stays unanswered for unusually long is repeated for the same reason: a SuperLink or a front that is killed loses what
+it was handing over.
 
 Two nodes may prove that they are one party, when its folder was copied to a second machine. The one that was asked
 before goes on being asked, over restarts as well, and so a party has one ledger.
@@ -21,6 +22,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 from typing import Final
 
 from flwr.app import Message, RecordDict
@@ -42,6 +44,8 @@ WORK: Final = 4.0  # a pause is at least so many times what a look cost this pro
 HELD: Final = 0.2  # seconds; a look that took as long was waiting itself
 LOOK_EVERY: Final = 1.0  # seconds between two looks for nodes that are new or back
 REPEAT_AFTER: Final = 30.0  # seconds without an answer, after which a question is repeated; doubled each time
+REPEAT_SOON: Final = 5.0  # the same at the least, where answers to such a question usually come sooner
+UNUSUAL: Final = 3.0  # times what an answer of that kind took in the middle, the last time
 ANSWERS_WITHIN: Final = 5.0  # seconds in which a node that is there says who it is
 SETTLED: Final = 1.0  # seconds after the last greeting, after which no node is new where none comes and goes
 GREET_AGAIN: Final = 30.0  # seconds after which a node that declined to say who it is is asked again
@@ -113,6 +117,7 @@ class GridTransport:
         self._nodes = _Nodes()
         self._memory, self._before = memory, _remembered(memory)
         self._looked = 0.0
+        self._usual: dict[str, float] = {}  # seconds that an answer took in the middle, by message kind
         self._away = dict.fromkeys(parties, time.monotonic())
         deadline, asked = time.monotonic() + patience, time.monotonic()
         self._look()
@@ -141,13 +146,15 @@ class GridTransport:
         self._watch.asked(kind, sorted(requests), sum(map(size_of, requests.values())))
         waiting = {party: _Asked(content, began) for party, content in requests.items() if party in self._parties}
         answers: dict[str, RecordDict | Exception] = {}
+        took_each: list[float] = []
         messages: dict[str, str] = {}  # message id: party
 
         def told(party: str, answer: RecordDict | Exception) -> None:
             answers[party] = answer
             del waiting[party]
-            received = 0 if isinstance(answer, Exception) else size_of(answer)
-            self._watch.answered(kind, party, time.monotonic() - began, received, _refusal(answer))
+            received, seconds = 0 if isinstance(answer, Exception) else size_of(answer), time.monotonic() - began
+            took_each.append(seconds)
+            self._watch.answered(kind, party, seconds, received, _refusal(answer))
 
         while waiting:
             cpu = time.thread_time()
@@ -179,6 +186,8 @@ class GridTransport:
                     ease = min(EASED, max(EASE * took, WORK * (time.thread_time() - cpu)))
                     time.sleep(max(PULL_EVERY, min(PULL_SELDOM, LAG * (now - heard)), ease))
                 self._look()
+        if took_each:
+            self._usual[kind] = median(took_each)
         for party in waiting:
             answers[party] = NodeFailed(f"{party} did not answer in {timeout:g} s.")
             self._watch.answered(kind, party, timeout, 0, f"no answer in {timeout:g} s")
@@ -193,7 +202,8 @@ class GridTransport:
             if node is None:
                 continue
             if asked.node is None or asked.node != node:
-                asked.node, asked.wait = node, REPEAT_AFTER
+                usual = self._usual.get(kind, REPEAT_AFTER)
+                asked.node, asked.wait = node, min(REPEAT_AFTER, max(REPEAT_SOON, UNUSUAL * usual))
             elif now < asked.repeat or not self._grace:
                 continue  # where nobody falls away and comes back, nothing is lost, and slow is not silent
             else:
