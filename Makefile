@@ -7,6 +7,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export FLWR_TELEMETRY_ENABLED = 0
 export FLWR_DISABLE_UPDATE_CHECK = 1
 export FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION = 1
+# Where a machine forbids bytecode, each process of a federation would compile torch and Flower anew: twice the start.
+export PYTHONDONTWRITEBYTECODE =
 
 .PHONY: demo test lint format wheel check-wheel base seeds bundle demo-processes soak bench bench-ingest bench-generation bench-startup bench-fresh bench-secagg bench-dp bench-noise bench-accounting bench-utility bench-audit bench-company bench-scale bench-thousand bench-large bench-processes bench-recovery bench-devices bench-engines bench-memory clean
 
