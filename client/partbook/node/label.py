@@ -148,8 +148,13 @@ class LabelNode:
             self._kept = Keeping(config.kept, vault.rounds_key)
             self._ledger = Ledger.open(config.accounts, vault.ledger_key)
         self._held = HeldModel(
-            *(config.kept, config.member, self._roster, self._identity, self._receiving),
-            *(self._policy, self._learner.like),
+            config.kept,
+            config.member,
+            self._roster,
+            self._identity,
+            self._receiving,
+            self._policy,
+            self._learner.like,
         )
         self._plan: RoundPlan | None = None
         self._round: NodeRound | None = None
