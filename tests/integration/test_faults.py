@@ -16,6 +16,8 @@ from pathlib import Path
 import pytest
 from cutting import Cable
 from quartet import MEMBERS, Quartet
+from support.fork_server import Forked
+from support.fork_server import run as forked
 
 from partbook.errors import RunFailed
 from partbook.node import pausing
@@ -129,9 +131,7 @@ def test_a_node_with_an_old_backup_of_its_model_catches_up(quartet: Quartet) -> 
 
 def test_the_same_state_started_twice_is_refused_on_the_spot(quartet: Quartet) -> None:
     federation = quartet.federation
-    twin = subprocess.run(
-        node(federation.folder / "Alto" / "node.toml"), capture_output=True, text=True, timeout=120, check=False
-    )
+    twin = forked(node(federation.folder / "Alto" / "node.toml"), timeout=120)
     assert twin.returncode == 2
     assert f"AlreadyRunning: Process {federation.pid('Alto')} works in" in twin.stderr
 
@@ -227,9 +227,7 @@ class copy_of_alto:  # noqa: N801 — reads as the phrase it is
             text = text.replace(str(original / name), str(folder / name))
         (folder / "node.toml").write_text(text)
         self._log = (folder / "twin.log").open("wb")
-        self._process = subprocess.Popen(
-            node(folder / "node.toml"), stdout=self._log, stderr=self._log, start_new_session=True
-        )
+        self._process = Forked(node(folder / "node.toml"), stdout=self._log, stderr=self._log, start_new_session=True)
 
     def __enter__(self) -> subprocess.Popen[bytes]:
         return self._process

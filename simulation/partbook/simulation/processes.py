@@ -25,7 +25,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, ClassVar, Final, Self
 
 import tomli_w
 
@@ -80,7 +80,10 @@ class ProcessFederation:
         processes: what was started here and not yet ended, by name; the coordinator's own children are its business.
         through: port that a party connects to instead of the front's, by name: a test's proxy.
         command: what starts a node, in place of `python -m partbook.cli node start`.
+        popen: what starts a process, in place of `subprocess.Popen`; for all federations of this process.
     """
+
+    popen: ClassVar[type[subprocess.Popen[bytes]]] = subprocess.Popen
 
     folder: Path
     name: str
@@ -344,7 +347,7 @@ class ProcessFederation:
         command = [*(self.command.get(name) or [sys.executable, "-m", "partbook.cli"]), *arguments]
         environment = {**os.environ, **_ENVIRONMENT, **self.environment.get(name, {})}
         with path.open("wb") as log:
-            self.processes[name] = subprocess.Popen(  # noqa: S603 — our own command line
+            self.processes[name] = self.popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True
             )
         return self.processes[name]
