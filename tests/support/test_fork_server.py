@@ -13,9 +13,9 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from support.fork_server import Forked, resolved, run
 
 from partbook.coordinator.supervisor import die_with_parent
+from support.fork_server import Forked, resolved, run
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are forked on Linux only")
 
