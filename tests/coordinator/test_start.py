@@ -92,7 +92,7 @@ class Started:
             probe.close()
         (folder / "server.toml").write_text(
             f'listen = "127.0.0.1:{front}"\nsuperlink_port = {superlink}\nmetrics_port = {metrics}\n'
-            "attempts = 2\nwait = 0.1\n"
+            "attempts = 2\nwait = 0.1\n[timing]\ngone_after = 0.5\nat_once = 0.1\n"
         )
         self.folder, self.home = folder, Home.open(folder)
         self.home.state.mkdir(exist_ok=True)

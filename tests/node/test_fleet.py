@@ -43,7 +43,7 @@ HASTY = PartyTiming(longest_wait=1).model_copy(update={"refused_for": 0.5, "noti
 
 @pytest.fixture
 def alto(board: Switchboard) -> Iterator[Link]:
-    with Link(board.address, board.context("Alto"), board.leaf("Alto")) as link:
+    with Link(board.address, board.context("Alto"), board.leaf("Alto"), timing=PartyTiming(longest_wait=1)) as link:
         link.connect()
         yield link
 
