@@ -278,6 +278,7 @@ def test_a_second_start_is_refused(started: Started) -> None:
 
 
 def test_status_names_the_processes(started: Started) -> None:
+    until(lambda: not is_taken(started.home.app_lock))  # the last run's may still be ending
     found = subprocess.run(started.command("status", "--json"), capture_output=True, text=True, check=False)
     assert found.returncode == 0, found.stderr
     about: dict[str, Any] = json.loads(found.stdout)

@@ -80,6 +80,11 @@ def transport(crossings: list[Crossing]):
         yield GridTransport(grid, members, GREETER, patience=1.0)
 
 
+def questions_and_answers(crossings: list[Crossing]) -> list[Crossing]:
+    """A node that is nobody's may still be saying who it is, when all parties have."""
+    return [crossing for crossing in crossings if crossing.kind != wire.HELLO]
+
+
 def test_members_are_known_by_the_names_they_give_and_strangers_are_not_heard(transport: GridTransport) -> None:
     assert transport.members() == ["Alto", "Bass", "Broken"]
 
@@ -101,7 +106,7 @@ def test_a_node_that_fails_answers_for_itself_alone(transport: GridTransport, cr
 def test_every_message_is_seen_as_bytes_in_both_directions(transport: GridTransport, crossings: list[Crossing]) -> None:
     crossings.clear()
     transport.exchange("query.count", {"Alto": RecordDict()}, timeout=10)
-    assert [(c.inbound, c.kind) for c in crossings] == [(False, "query.count"), (True, "query.count")]
+    assert [c.inbound for c in questions_and_answers(crossings)] == [False, True]
 
 
 def test_a_member_that_is_not_there_is_absent_from_the_answers(transport: GridTransport) -> None:
@@ -141,13 +146,13 @@ def test_a_name_belongs_to_the_first_node_that_gives_it(crossings: list[Crossing
         crossings.clear()
         answers = transport.exchange("query.count", {"Alto": RecordDict()}, timeout=10)
     assert set(answers) == {"Alto"}
-    assert len({crossing.node_id for crossing in crossings}) == 1
+    assert len({crossing.node_id for crossing in questions_and_answers(crossings)}) == 1
 
 
 def test_how_long_a_node_worked_is_told_with_its_answer(transport: GridTransport, crossings: list[Crossing]) -> None:
     crossings.clear()
     transport.exchange("query.count", {"Alto": RecordDict()}, timeout=10)
-    asked, answered = crossings
+    asked, answered = questions_and_answers(crossings)
     assert asked.seconds == 0
     assert 0 < answered.seconds < 10
 
