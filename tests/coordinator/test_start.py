@@ -94,7 +94,7 @@ class Started:
             probe.close()
         (folder / "server.toml").write_text(
             f'listen = "127.0.0.1:{front}"\nsuperlink_port = {superlink}\nmetrics_port = {metrics}\n'
-            "attempts = 2\nwait = 0.1\n"
+            "attempts = 2\nwait = 0.1\n[timing]\ngone_after = 0.5\nat_once = 0.1\n"
         )
         self.folder, self.home = folder, Home.open(folder)
         self.home.state.mkdir(exist_ok=True)
@@ -280,6 +280,7 @@ def test_a_second_start_is_refused(started: Started) -> None:
 
 
 def test_status_names_the_processes(started: Started) -> None:
+    until(lambda: not is_taken(started.home.app_lock))  # the last run's may still be ending
     found = forked(started.command("status", "--json"))
     assert found.returncode == 0, found.stderr
     about: dict[str, Any] = json.loads(found.stdout)
