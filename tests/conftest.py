@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import hypothesis
+import long_runs
 import pytest
 import torch
 from trio import Trio
@@ -21,6 +22,7 @@ torch.set_num_threads(1)
 
 # A clock on a shared machine says nothing of the code.
 hypothesis.settings.register_profile("shared machine", deadline=None)
+long_runs.register()
 hypothesis.settings.load_profile("shared machine")
 
 # Files that take minutes go first: the last worker of `make test` is then not left alone with one of them.
@@ -36,7 +38,8 @@ LONG = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Long files first, each whole and in its own order; the others as they were."""
+    """Long files first, each whole and in its own order; the others as they were. More examples in a long run."""
+    long_runs.lengthen([item.obj for item in items if hypothesis.is_hypothesis_test(getattr(item, "obj", None))])
     place = {name: index for index, name in enumerate(LONG)}
     items.sort(key=lambda item: place.get(item.path.name, len(LONG)))
 
