@@ -8,6 +8,7 @@ import hypothesis
 import long_runs
 import pytest
 import torch
+from support.fork_server import Forked
 from trio import Trio
 from tunes import TUNES, recording_of, tune
 
@@ -16,9 +17,13 @@ from partbook.model.config import ModelConfig
 from partbook.model.transformer import PartbookModel
 from partbook.music.recording import Recording
 from partbook.music.tokens import Tokenizer
+from partbook.simulation.processes import ProcessFederation
 
 # Every subprocess and this process stay on one thread: tests run on small shared machines.
 torch.set_num_threads(1)
+
+# Processes of a federation begin with their imports done.
+ProcessFederation.popen = Forked
 
 # A clock on a shared machine says nothing of the code.
 hypothesis.settings.register_profile("shared machine", deadline=None)

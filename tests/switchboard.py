@@ -31,6 +31,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from flwr.superlink.grid.http_grid import HttpGrid
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
+from support.fork_server import Forked
 
 from partbook.coordinator import superlink
 from partbook.coordinator.control import Control
@@ -161,7 +162,7 @@ class Switchboard:
         for name in names:
             command, _ = commands[name]
             with self.log(name).open("ab") as log:
-                self.processes[name] = subprocess.Popen(
+                self.processes[name] = Forked(
                     command,
                     stdin=subprocess.DEVNULL,
                     stdout=log,

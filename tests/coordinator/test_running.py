@@ -24,14 +24,14 @@ from partbook.errors import (
 @pytest.mark.parametrize("kind", [ConfigError, AlteredFile, ForeignSealKey])
 def test_what_would_only_come_again_is_not_tried_again(kind: type[PartbookError]) -> None:
     with pytest.raises(kind, match="as it was"):
-        Stubbornness(5, 30.0).pause(kind("as it was"), 3)
+        Stubbornness(5, 30.0, 0.5).pause(kind("as it was"), 3)
 
 
 @pytest.mark.parametrize("kind", [CohortTooSmall, CorruptMessage, NodeFailed, RunFailed])
 def test_a_round_that_was_aborted_is_tried_again_after_the_pause_and_so_often_in_a_row(
     kind: type[PartbookError],
 ) -> None:
-    stubborn = Stubbornness(3, 30.0)
+    stubborn = Stubbornness(3, 30.0, 0.5)
     assert stubborn.pause(kind("x"), 3) == 30.0
     assert stubborn.pause(kind("x"), 3) == 30.0
     with pytest.raises(RunFailed, match=rf"3 runs in a row .* after round 3.*{kind.__name__}"):
@@ -39,15 +39,15 @@ def test_a_round_that_was_aborted_is_tried_again_after_the_pause_and_so_often_in
 
 
 def test_a_finished_round_wipes_the_slate() -> None:
-    stubborn = Stubbornness(2, 30.0)
+    stubborn = Stubbornness(2, 30.0, 0.5)
     for rounds in range(20):
         assert stubborn.pause(CohortTooSmall("x"), rounds) == 30.0
 
 
 def test_a_run_that_was_killed_is_followed_by_the_next_at_once_and_then_less_so() -> None:
-    stubborn = Stubbornness(20, 30.0)
+    stubborn = Stubbornness(20, 30.0, 0.5)
     pauses = [stubborn.pause(None, 0) for _ in range(12)]
-    assert pauses[0] < 1
+    assert pauses[:3] == [0.5, 1.0, 2.0]
     assert pauses == sorted(pauses)
     assert pauses[-1] == running.SLOWEST
     assert stubborn.pause(None, 1) == pauses[0]
@@ -55,7 +55,7 @@ def test_a_run_that_was_killed_is_followed_by_the_next_at_once_and_then_less_so(
 
 def test_what_was_killed_each_time_is_given_up_too() -> None:
     with pytest.raises(RunFailed, match="killed each time"):
-        Stubbornness(1, 0.0).pause(None, 0)
+        Stubbornness(1, 0.0, 0.5).pause(None, 0)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"history": []}', '{"history": [{"round": "x"}]}'])

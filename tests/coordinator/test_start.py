@@ -18,6 +18,8 @@ from typing import Any
 
 import pytest
 from flwr.cli.build import build_fab_from_files
+from support.fork_server import Forked
+from support.fork_server import run as forked
 from trio import Trio
 from waiting import runs, until
 
@@ -92,7 +94,7 @@ class Started:
             probe.close()
         (folder / "server.toml").write_text(
             f'listen = "127.0.0.1:{front}"\nsuperlink_port = {superlink}\nmetrics_port = {metrics}\n'
-            "attempts = 2\nwait = 0.1\n"
+            "attempts = 2\nwait = 0.1\n[timing]\ngone_after = 0.5\nat_once = 0.1\n"
         )
         self.folder, self.home = folder, Home.open(folder)
         self.home.state.mkdir(exist_ok=True)
@@ -103,7 +105,7 @@ class Started:
 
     def begin(self) -> subprocess.Popen[bytes]:
         with (self.folder / "start.log").open("ab") as said:
-            self.process = subprocess.Popen(
+            self.process = Forked(
                 self.command("start", "--json"), stdout=subprocess.PIPE, stderr=said, start_new_session=True
             )
         assert self.process.stdout is not None
@@ -217,7 +219,7 @@ def test_a_second_run_follows_the_one_that_is_under_way_and_the_next_begins_when
 ) -> None:
     first = Followed(started)
     until(lambda: started.begun() == [0])
-    second = subprocess.run(started.command("run"), capture_output=True, text=True, check=False)
+    second = forked(started.command("run"))
     assert second.returncode == 2
     assert "AlreadyRunning" in second.stderr
     first.started.may(1)
@@ -250,7 +252,7 @@ def test_an_error_that_would_come_again_ends_the_run_with_itself(started: Starte
 def test_a_run_that_is_stopped_by_hand_is_not_gone_on_with(started: Started) -> None:
     followed = Followed(started)
     until(lambda: started.begun() == [0])
-    said = subprocess.run(started.command("stop"), capture_output=True, text=True, check=True)
+    said = forked(started.command("stop"), check=True)
     assert "Ended run" in said.stdout
     done = followed.result()
     assert not done.complete
@@ -263,7 +265,7 @@ def test_members_who_do_not_come_are_waited_for_so_often_and_no_longer(started: 
     text = path.read_text()
     path.write_text(text.replace("patience = 120", "patience = 0.5").replace("timeout = 3600", "timeout = 1"))
     try:
-        found = subprocess.run(started.command("run"), capture_output=True, text=True, check=False)
+        found = forked(started.command("run"))
     finally:
         path.write_text(text)
     assert found.returncode == 3, found.stderr
@@ -272,13 +274,14 @@ def test_members_who_do_not_come_are_waited_for_so_often_and_no_longer(started: 
 
 
 def test_a_second_start_is_refused(started: Started) -> None:
-    second = subprocess.run(started.command("start"), capture_output=True, text=True, check=False)
+    second = forked(started.command("start"))
     assert second.returncode == 2
     assert f"AlreadyRunning: Process {started.process.pid}" in second.stderr
 
 
 def test_status_names_the_processes(started: Started) -> None:
-    found = subprocess.run(started.command("status", "--json"), capture_output=True, text=True, check=False)
+    until(lambda: not is_taken(started.home.app_lock))  # the last run's may still be ending
+    found = forked(started.command("status", "--json"))
     assert found.returncode == 0, found.stderr
     about: dict[str, Any] = json.loads(found.stdout)
     assert about["pid"] == started.process.pid
@@ -344,6 +347,6 @@ def test_sigterm_ends_it_all_and_leaves_nobody(coordinator: Started) -> None:
     coordinator.process.terminate()
     assert coordinator.process.wait(120) == 0
     until(lambda: not any(map(runs, pids.values())))
-    found = subprocess.run(coordinator.command("status"), capture_output=True, text=True, check=False)
+    found = forked(coordinator.command("status"))
     assert found.returncode == 1
     assert "Not started" in found.stdout

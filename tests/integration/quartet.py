@@ -13,8 +13,10 @@ from pathlib import Path
 
 from tunes import recording_of, tune
 
+from partbook.coordinator.timing import ServerTiming
 from partbook.music.tokens import Tokenizer
 from partbook.node.ledger import Ledger
+from partbook.node.timing import PartyTiming
 from partbook.plan import wire
 from partbook.plan.federation import FederationConfig
 from partbook.plan.training import PlainTraining, Training
@@ -26,6 +28,11 @@ from partbook.vault.store import Vault
 MEMBERS = ("Alto", "Bass", "Tenor")
 PLAIN = PlainTraining(steps=1, batch=1, clip=0.5)
 HERE = Path(__file__).parent
+
+# A fifth of what a federation of weeks waits, or as near to it as the settings allow. A party's heartbeat cannot be
+# hastened: a node that is killed counts as online for 20 s, unless its next life says goodbye for it.
+PARTIES = PartyTiming(refused_for=25, noticed=1, longest_wait=2, call_timeout=12)
+SERVER = ServerTiming(look_every=0.2, repeat_after=6, repeat_soon=1, gone_after=0.5, at_once=0.1)
 
 
 @dataclass
@@ -48,7 +55,9 @@ class Quartet:
             with Vault.create(self.folder / "vaults" / member) as vault:
                 vault.add(recording_of(tune(index), self.tokenizer, index), f"{index:064x}")
             sites[member] = Site(self.folder / "vaults" / member, base=self.base, seed=7)
-        self.federation = ProcessFederation(self.folder / "processes", "quartet", sites)
+        self.federation = ProcessFederation(
+            self.folder / "processes", "quartet", sites, server_timing=SERVER, party_timing=PARTIES
+        )
         for party in (*self.members, "Custodian"):
             self.federation.command[party] = [sys.executable, str(HERE / "killable.py"), str(self.orders(party))]
 

@@ -10,20 +10,29 @@ import shutil
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import tomli_w
 from cutting import Cable
-from quartet import MEMBERS, Quartet
+from quartet import MEMBERS, PARTIES, SERVER, Quartet
+from support.fork_server import Forked
+from support.fork_server import run as forked
 
+from partbook.coordinator.timing import ServerTiming
 from partbook.errors import RunFailed
 from partbook.node import pausing
 from partbook.node.policy import Policy
+from partbook.node.timing import ONLINE_FOR, PartyTiming
 from partbook.simulation.parties import ANYTHING
 from partbook.simulation.processes import ProcessFederation
 
 pytestmark = pytest.mark.timeout(900)
+
+CUT = 27.0  # seconds
 
 
 @pytest.fixture(scope="module")
@@ -87,14 +96,31 @@ def test_a_full_disk_at_a_node_ends_in_its_name_and_loses_nothing(quartet: Quart
     quartet.finish()
 
 
-def test_a_minute_without_a_network_is_waited_out(quartet: Quartet, cable: list[Cable]) -> None:
+def test_a_network_that_is_gone_for_longer_than_anybody_waits_is_waited_out(
+    quartet: Quartet, cable: list[Cable]
+) -> None:
     model = quartet.federation.node_config("Alto").model
     shutil.copy(model, older(quartet))
+    # Calls in the line have been given up twice, every question repeated, and Tenor counts as gone.
+    assert 2 * PARTIES.call_timeout + 2 < CUT
+    assert SERVER.repeat_after < CUT
+    assert ONLINE_FOR + 5 < CUT < quartet.patience
     quartet.begin()
     quartet.reaches("query.share")
     with cable[0].cut():
-        time.sleep(60)
+        time.sleep(CUT)
+        assert not quartet.federation.status()["parties"]["Tenor"]["here"]
     quartet.finish()
+
+
+@pytest.mark.long
+def test_a_minute_without_a_network_is_waited_out(quartet: Quartet, cable: list[Cable]) -> None:
+    with unhurried(quartet, "Tenor"):
+        quartet.begin()
+        quartet.reaches("query.share")
+        with cable[0].cut():
+            time.sleep(60)
+        quartet.finish()
 
 
 @pytest.mark.parametrize("seconds", [-600, 600])
@@ -129,9 +155,7 @@ def test_a_node_with_an_old_backup_of_its_model_catches_up(quartet: Quartet) -> 
 
 def test_the_same_state_started_twice_is_refused_on_the_spot(quartet: Quartet) -> None:
     federation = quartet.federation
-    twin = subprocess.run(
-        node(federation.folder / "Alto" / "node.toml"), capture_output=True, text=True, timeout=120, check=False
-    )
+    twin = forked(node(federation.folder / "Alto" / "node.toml"), timeout=120)
     assert twin.returncode == 2
     assert f"AlreadyRunning: Process {federation.pid('Alto')} works in" in twin.stderr
 
@@ -209,6 +233,26 @@ def configured(quartet: Quartet, *, attempts: int = 5, patience: float = 90.0) -
     (home / "federation.toml").write_text("\n".join(lines) + "\n")
 
 
+@contextmanager
+def unhurried(quartet: Quartet, member: str) -> Iterator[None]:
+    """A label and the coordinator wait as long as the product does; the others are as hasty as before."""
+    federation = quartet.federation
+
+    def restarted(party: PartyTiming, server: ServerTiming) -> None:
+        assert federation.stop(member) == 0
+        node_toml, server_toml = federation.folder / member / "node.toml", federation.home / "server.toml"
+        for path, timing in ((node_toml, party), (server_toml, server)):
+            values = tomllib.loads(path.read_text())
+            path.write_text(tomli_w.dumps({**values, "timing": timing.model_dump()}))
+        quartet.back(member)
+
+    restarted(PartyTiming(), ServerTiming())
+    try:
+        yield
+    finally:
+        restarted(PARTIES, SERVER)
+
+
 def node(config: Path) -> list[str]:
     return [sys.executable, "-m", "partbook.cli", "node", "start", "--config", str(config)]
 
@@ -227,9 +271,7 @@ class copy_of_alto:  # noqa: N801 — reads as the phrase it is
             text = text.replace(str(original / name), str(folder / name))
         (folder / "node.toml").write_text(text)
         self._log = (folder / "twin.log").open("wb")
-        self._process = subprocess.Popen(
-            node(folder / "node.toml"), stdout=self._log, stderr=self._log, start_new_session=True
-        )
+        self._process = Forked(node(folder / "node.toml"), stdout=self._log, stderr=self._log, start_new_session=True)
 
     def __enter__(self) -> subprocess.Popen[bytes]:
         return self._process

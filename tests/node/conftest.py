@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from support.fork_server import run as forked
 from switchboard import Switchboard
 
 _MEMORY = "/dev/shm"  # noqa: S108 (a private folder is made in it)
@@ -32,7 +32,7 @@ def script() -> Callable[..., str]:
     def run(name: str, *arguments: object) -> str:
         command = [sys.executable, str(Path(__file__).parent / name), *map(str, arguments)]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
+        done = forked(command, timeout=300, env=environment)
         assert done.returncode == 0, done.stderr[-3000:]
         return done.stdout
 

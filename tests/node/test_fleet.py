@@ -34,12 +34,16 @@ from partbook.identity.keys import IdentityKey
 from partbook.identity.tls import client_context, renewed, server_context
 from partbook.node import contract, fleet, pinned
 from partbook.node.fleet import Incoming, Link, Stopped
+from partbook.node.timing import PartyTiming
 from partbook.plan import wire
+
+# Hastier than a file may be: no node here is killed with the SuperLink still counting on its heartbeat.
+HASTY = PartyTiming(longest_wait=1).model_copy(update={"refused_for": 0.5, "noticed": 0.1})
 
 
 @pytest.fixture
 def alto(board: Switchboard) -> Iterator[Link]:
-    with Link(board.address, board.context("Alto"), board.leaf("Alto")) as link:
+    with Link(board.address, board.context("Alto"), board.leaf("Alto"), timing=PartyTiming(longest_wait=1)) as link:
         link.connect()
         yield link
 
@@ -261,27 +265,20 @@ def test_a_node_that_said_goodbye_is_back_at_once_with_its_number(board: Switchb
     assert numbers[0] == numbers[1]
 
 
-def test_of_two_processes_with_one_key_the_second_is_told(
-    board: Switchboard, alto: Link, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(fleet, "REFUSED_FOR", 0.5)
+def test_of_two_processes_with_one_key_the_second_is_told(board: Switchboard, alto: Link) -> None:
     with (
-        Link(board.address, board.context("Alto"), board.leaf("Alto")) as second,
+        Link(board.address, board.context("Alto"), board.leaf("Alto"), timing=HASTY) as second,
         pytest.raises(AlreadyConnected, match="two nodes with one key would keep two ledgers"),
     ):
         second.connect()
     assert alto.receive() is None, "the first is still online"
 
 
-def test_an_earlier_life_that_is_surely_over_is_said_goodbye_for(
-    board: Switchboard, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(fleet, "REFUSED_FOR", 0.5)
-    monkeypatch.setattr(fleet, "NOTICED", 0.1)
+def test_an_earlier_life_that_is_surely_over_is_said_goodbye_for(board: Switchboard) -> None:
     killed = Link(board.address, board.context("Tenor"), board.leaf("Tenor"))
     number = killed.connect()
     killed._over.set()
-    with Link(board.address, board.context("Tenor"), board.leaf("Tenor"), earlier=number) as link:
+    with Link(board.address, board.context("Tenor"), board.leaf("Tenor"), earlier=number, timing=HASTY) as link:
         assert link.connect() == number
     killed._client.close()
 

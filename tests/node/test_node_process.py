@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 import tomli_w
 from flwr.cli.build import build_fab_from_files
+from support.fork_server import Forked
+from support.fork_server import run as forked
 from switchboard import ServerApp, Switchboard, until
 from trio import MEMBERS, Trio
 from typer.testing import CliRunner
@@ -82,7 +84,7 @@ class NodeProcess:
     def start(self) -> None:
         hooked = [sys.executable, str(Path(__file__).with_name("hooked.py")), str(self.calls)]
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
+            self.process = Forked(
                 [*hooked, "node", "start", "--config", str(self.config)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -180,14 +182,7 @@ def test_a_bundle_with_a_partbook_of_its_own_is_never_asked_for(
 def test_a_second_process_on_one_state_folder_is_told_which_one_is_there(node: NodeProcess) -> None:
     node.online()
     assert node.process is not None
-    second = subprocess.run(
-        [sys.executable, "-m", "partbook.cli", "node", "start", "--config", str(node.config)],
-        capture_output=True,
-        text=True,
-        timeout=180,
-        check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
+    second = forked([sys.executable, "-m", "partbook.cli", "node", "start", "--config", str(node.config)], timeout=180)
     assert second.returncode == 2
     assert f"Process {node.process.pid} works in {node.folder / 'state'} already" in second.stderr
 

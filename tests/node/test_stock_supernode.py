@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.fork_server import Forked
 from switchboard import ServerApp, Switchboard, until
 from trio import Trio
 
@@ -68,7 +69,7 @@ def supernode(board: Switchboard, trio: Trio, tmp_path: Path) -> Iterator[int]:
     ]
     log = tmp_path / "supernode.log"
     with log.open("wb") as file:
-        process = subprocess.Popen(
+        process = Forked(
             command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, env=environment, cwd=tmp_path,
             start_new_session=True,
         )  # fmt: skip

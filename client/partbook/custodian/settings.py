@@ -8,6 +8,7 @@
     record = "opened.json"                    what it opened; without it a round could be opened twice
     state = "state"                           holds the lock of the running process
     tls = "tls"
+    [timing]                                  optional; see `partbook.node.timing`
 
 Paths are relative to the file.
 """

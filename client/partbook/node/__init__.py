@@ -10,6 +10,7 @@
 `budget`, `withdrawal`     what is left of it, for people; taking a recording out for good
 `app`, `answering`         the label as a Flower ClientApp
 `pinned`, `fleet`, `contract`  the process of weeks, its connection to the coordinator, what it relies on of Flower's
-`settings`, `holding`, `earlier`  its file `node.toml`; one process to a state folder; the last word of a killed one
+`settings`, `timing`       its file `node.toml`; how long it waits for the coordinator
+`holding`, `earlier`       one process to a state folder; the last word of a killed one
 `pausing`, `leaving`, `running_cli`  stopping for a while, and for good; `doctor` looks at it all
 """

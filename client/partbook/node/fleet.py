@@ -32,6 +32,7 @@ import httpx
 from partbook.errors import AlreadyConnected, CertificateRefused, CoordinatorUnreachable, FlowerChanged, WrongClock
 from partbook.identity.tls import Leaf
 from partbook.node.contract import FLOWER, contract
+from partbook.node.timing import HEARTBEAT, PartyTiming
 from partbook.plan.greeting import CLOCKS_APART
 
 try:
@@ -64,14 +65,9 @@ except ImportError as error:
         f"The installed Flower lacks what the link to the coordinator is made of ({error}); install flwr=={FLOWER}."
     ) from error
 
-HEARTBEAT: Final = 10.0  # seconds, the least that Flower takes: a node that is killed counts as online for two of them
-REFUSED_FOR: Final = 3 * HEARTBEAT + 30.0  # seconds of refused activation, after which somebody else has this key
 FIRST_WAIT: Final = 0.25  # seconds before the second try
-LONGEST_WAIT: Final = 10.0
-CALL_TIMEOUT: Final = 60.0
 WAIT: Final = 2  # seconds for which a coordinator may keep the question for messages (RFC 7240, section 4.3)
 SILENCES: Final = 4  # connections in a row that end after TLS without an answer, while coming online
-NOTICED: Final = 2.0  # seconds between the goodbye of an earlier life and the next activation
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -119,6 +115,7 @@ class Link:
         stop: threading.Event | None = None,
         patience: float = float("inf"),
         earlier: int | None = None,
+        timing: PartyTiming = PartyTiming(),  # noqa: B008 (frozen)
     ) -> None:
         """Nothing is sent yet.
 
@@ -129,20 +126,21 @@ class Link:
             stop: ends every wait.
             patience: seconds for which an unreachable coordinator is tried before `connect` gives up.
             earlier: number of a life of this node that is surely over, and may not have said so.
+            timing: how long it waits for what.
         """
         contract()
         self._address, self._public_key = address, leaf.public_key
         self._stop = stop or threading.Event()
-        self._patience, self._earlier = patience, earlier
+        self._patience, self._earlier, self._timing = patience, earlier, timing
         signing = NodeAuthHttpInterceptor(leaf.private_key, leaf.private_key.public_key())
         self._client = FleetHttpClient(
-            f"https://{address}", verify=context, timeout=CALL_TIMEOUT, interceptors=[signing]
+            f"https://{address}", verify=context, timeout=timing.call_timeout, interceptors=[signing]
         )
         # Flower's client would follow redirects and proxies, to wherever these lead.
         self._client._client.close()
         self._client._client = httpx.Client(
             verify=context,
-            timeout=CALL_TIMEOUT,
+            timeout=timing.call_timeout,
             follow_redirects=False,
             trust_env=False,
             headers={"Prefer": f"wait={WAIT}"},
@@ -303,15 +301,15 @@ class Link:
             except httpx.HTTPStatusError as error:
                 if _code(error.response) != ApiErrorCode.FLEET_NODE_ACTIVATION_FAILED:
                     raise _refused(error) from error
-                if time.monotonic() - refused_since > REFUSED_FOR:
+                if time.monotonic() - refused_since > self._timing.refused_for:
                     raise AlreadyConnected(
                         f"The coordinator at {self._address} says that a node with this key has been online for "
-                        f"{REFUSED_FOR:.0f} s. If this label's node runs on another machine, stop one of the two: "
-                        "two nodes with one key would keep two ledgers."
+                        f"{self._timing.refused_for:.0f} s. If this label's node runs on another machine, stop one "
+                        "of the two: two nodes with one key would keep two ledgers."
                     ) from error
                 log.info("an earlier life of this node still counts as online; trying again in %.1f s", wait)
             self._pause(wait)
-            wait = min(2 * wait, LONGEST_WAIT / 4)
+            wait = min(2 * wait, self._timing.longest_wait / 4)
 
     def _bury(self) -> None:
         """Say goodbye for the earlier life, and give the coordinator a moment to notice what it was asked in vain."""
@@ -320,7 +318,7 @@ class Link:
             return
         try:
             self._call(lambda: self._client.DeactivateNode(DeactivateNodeRequest(node_id=earlier)))
-            self._pause(NOTICED)
+            self._pause(self._timing.noticed)
         except httpx.HTTPStatusError as error:
             log.debug("the earlier life was over already (%s)", _reason(error.response))
 
@@ -433,7 +431,7 @@ class Link:
                 log.warning("the coordinator at %s does not answer (%s); trying until it does", self._address, why)
                 told = True
             self._pause(wait * random.uniform(0.8, 1.2))  # noqa: S311 — spreads load, protects nothing
-            wait = min(2 * wait, LONGEST_WAIT)
+            wait = min(2 * wait, self._timing.longest_wait)
 
     def _pause(self, seconds: float) -> None:
         if self._stop.wait(seconds):

@@ -143,7 +143,7 @@ def run_party(
             context = client_context(roster, settings.tls)
             due = leaf.expires.timestamp() - RENEW_BEFORE
             earlier = recall(settings.state)
-            link = Link(settings.coordinator, context, leaf, stop=stop, earlier=earlier)
+            link = Link(settings.coordinator, context, leaf, stop=stop, earlier=earlier, timing=settings.timing)
             with contextlib.suppress(Stopped), link:
                 remember(settings.state, link.connect())
                 log.info("online at %s", settings.coordinator)

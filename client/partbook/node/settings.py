@@ -12,6 +12,7 @@
     passphrase_file = "passphrase"            opens the keys, mode 0600; else PARTBOOK_KEY_PASSPHRASE, else the terminal
     policy, ledger, journal, key, base        optional; see `NodeConfig`
     devices = ["cuda:0", "cuda:1"]            what it trains on; all of them where not given
+    [timing]                                  optional; see `partbook.node.timing`
 
 Paths are relative to the file.
 """
@@ -30,6 +31,7 @@ from partbook.identity.parties import MEMBER_NAME
 from partbook.identity.passphrase import PASSPHRASE_VARIABLE, given_passphrase
 from partbook.model.checkpoint import BASE
 from partbook.node.label import NodeConfig
+from partbook.node.timing import PartyTiming
 
 
 def _with_a_port(address: str) -> str:
@@ -55,6 +57,7 @@ class PartySettings(BaseModel):
         state: folder for what is kept.
         tls: folder of the TLS key and certificate.
         passphrase_file: opens the keys.
+        timing: how long it waits for the coordinator.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -65,6 +68,7 @@ class PartySettings(BaseModel):
     state: Path = Path("state")
     tls: Path = Path("tls")
     passphrase_file: Path | None = None
+    timing: PartyTiming = PartyTiming()
 
     def unlock(self) -> None:
         """Have the keys' passphrase at hand, where a file holds it.

@@ -151,6 +151,13 @@ tls = "tls"  # TLS key and certificate, made and renewed by the node itself
 # ledger = "ledger.sqlite"  # what the recordings have spent; inside the vault where not given
 # journal = "journal.jsonl"  # losses, for the label's own eyes
 # key = "vault.key"  # the vault's key; inside the vault where not given
+
+# How long it waits for the coordinator, in seconds. These figures hold where nothing is said.
+# [timing]
+# refused_for = 60  # after which "online already" means that somebody else has this key
+# noticed = 2  # for the coordinator to notice that an earlier life of this node is over
+# longest_wait = 10  # between two tries to reach it
+# call_timeout = 60  # without a byte, until a call is given up and tried again
 """
 
 
@@ -171,6 +178,13 @@ record = "state/opened.json"  # what was opened; never lose it: without it a rou
 
 state = "state"  # what is kept between exchanges
 tls = "tls"  # TLS key and certificate, made and renewed by the custodian itself
+
+# How long it waits for the coordinator, in seconds. These figures hold where nothing is said.
+# [timing]
+# refused_for = 60  # after which "online already" means that somebody else has this key
+# noticed = 2  # for the coordinator to notice that an earlier life of this custodian is over
+# longest_wait = 10  # between two tries to reach it
+# call_timeout = 60  # without a byte, until a call is given up and tried again
 """
 
 

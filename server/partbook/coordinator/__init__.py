@@ -11,7 +11,7 @@
 
 Its processes:
 
-`home`         the folder with everything, and `settings`, its server.toml
+`home`         the folder with everything, and `settings`, its server.toml; `timing`: how long it waits for what
 `starting`     `coordinator start`: what is kept up, by `supervisor`; `superlink` says how Flower's are called
 `serverapp`    the process that `app` runs in
 `running`      `coordinator run`: submit, follow, go on; over `control`, Flower's Control API

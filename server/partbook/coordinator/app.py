@@ -17,6 +17,8 @@ from flwr.serverapp import Grid, ServerApp
 
 from partbook.coordinator.grid import GridTransport
 from partbook.coordinator.rounds import Coordinator, Progress
+from partbook.coordinator.settings import ServerConfig
+from partbook.coordinator.timing import ServerTiming
 from partbook.coordinator.watching import Unwatched, Watch
 from partbook.errors import ConfigError
 from partbook.plan.federation import FederationConfig
@@ -58,7 +60,14 @@ def make_app(on_progress: Callable[[Progress], None] | None = None, *, patient: 
                 limits = dict.fromkeys(("patience", "grace", "short"), config.patience) if patient else STARTING
                 memory = config.state / "nodes.json" if patient else None
                 transport = GridTransport(
-                    grid, coordinator.parties, coordinator.greeter, watch=watch, memory=memory, held=patient, **limits
+                    grid,
+                    coordinator.parties,
+                    coordinator.greeter,
+                    watch=watch,
+                    memory=memory,
+                    held=patient,
+                    timing=_timing(Path(path)) if patient else ServerTiming(),
+                    **limits,
                 )
                 coordinator.run(transport)
             except Exception as error:
@@ -69,6 +78,12 @@ def make_app(on_progress: Callable[[Progress], None] | None = None, *, patient: 
                 raise
 
     return application
+
+
+def _timing(federation: Path) -> ServerTiming:
+    """As the `server.toml` beside a `federation.toml` says; a researcher's own `flwr run` has none."""
+    path = federation.with_name("server.toml")
+    return ServerConfig.read(path).timing if path.exists() else ServerTiming()
 
 
 @contextmanager

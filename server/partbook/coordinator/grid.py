@@ -30,6 +30,7 @@ from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 
 from partbook.coordinator.disk import replace_file
+from partbook.coordinator.timing import ServerTiming
 from partbook.coordinator.watching import Unwatched, Watch
 from partbook.errors import NodeFailed, PartbookError
 from partbook.plan import wire
@@ -42,9 +43,6 @@ EASE: Final = 1.0  # and at least so many times as long as a look takes: a Super
 EASED: Final = 2.0  # seconds, and no longer; a look may have hung through a restart
 WORK: Final = 4.0  # a pause is at least so many times what a look cost this process: a thousand parties are many to ask
 HELD: Final = 0.2  # seconds; a look that took as long was waiting itself
-LOOK_EVERY: Final = 1.0  # seconds between two looks for nodes that are new or back
-REPEAT_AFTER: Final = 30.0  # seconds without an answer, after which a question is repeated; doubled each time
-REPEAT_SOON: Final = 5.0  # the same at the least, where answers to such a question usually come sooner
 UNUSUAL: Final = 3.0  # times what an answer of that kind took in the middle, the last time
 ANSWERS_WITHIN: Final = 5.0  # seconds in which a node that is there says who it is
 SETTLED: Final = 1.0  # seconds after the last greeting, after which no node is new where none comes and goes
@@ -63,7 +61,7 @@ class _Asked:
     since: float
     node: int | None = None
     repeat: float = 0.0
-    wait: float = REPEAT_AFTER
+    wait: float = 0.0
     reason: str = "has no node online"
 
 
@@ -98,6 +96,8 @@ class GridTransport:
         watch: Watch | None = None,
         memory: Path | None = None,
         held: bool = False,
+        timing: ServerTiming = ServerTiming(),  # noqa: B008 (frozen)
+        settled: float = SETTLED,
     ) -> None:
         """Greet the nodes that are there, and wait for those that are not.
 
@@ -111,10 +111,12 @@ class GridTransport:
             watch: told who is here, and who answers.
             memory: file that remembers which node was asked last for which party.
             held: whether the SuperLink keeps a question for answers until there are some (`coordinator.waiting`).
+            timing: how often it looks for nodes, and when it asks again.
+            settled: seconds after the last greeting, after which no node is new where there is no grace.
         """
         self._grid, self._parties, self._greeter = grid, parties, greeter
         self._grace, self._short, self._watch, self._held = grace, short, watch or Unwatched(), held
-        self._nodes = _Nodes()
+        self._timing, self._nodes = timing, _Nodes()
         self._memory, self._before = memory, _remembered(memory)
         self._looked = 0.0
         self._usual: dict[str, float] = {}  # seconds that an answer took in the middle, by message kind
@@ -124,7 +126,7 @@ class GridTransport:
         while len(self._nodes.of) < len(parties) and time.monotonic() < deadline:
             self._pull({})
             asked = time.monotonic() if self._nodes.asked or not self._nodes.known else asked
-            if not grace and time.monotonic() - asked > SETTLED:
+            if not grace and time.monotonic() - asked > settled:
                 break  # all nodes there are have said who they are, and nobody falls away or comes back
             if len(self._nodes.of) < len(parties):
                 time.sleep(PULL_EVERY)
@@ -202,8 +204,7 @@ class GridTransport:
             if node is None:
                 continue
             if asked.node is None or asked.node != node:
-                usual = self._usual.get(kind, REPEAT_AFTER)
-                asked.node, asked.wait = node, min(REPEAT_AFTER, max(REPEAT_SOON, UNUSUAL * usual))
+                asked.node, asked.wait = node, self._silent_for(kind)
             elif now < asked.repeat or not self._grace:
                 continue  # where nobody falls away and comes back, nothing is lost, and slow is not silent
             else:
@@ -224,6 +225,11 @@ class GridTransport:
                     self._nodes.forget(node)
                     waiting[party].node = None
 
+    def _silent_for(self, kind: str) -> float:
+        """Seconds without an answer to a question of a kind, after which it is asked again."""
+        longest = self._timing.repeat_after
+        return min(longest, max(self._timing.repeat_soon, UNUSUAL * self._usual.get(kind, longest)))
+
     def _pull(self, messages: Mapping[str, str]) -> dict[str, Message]:
         """Answers to these messages that are there; answers to greetings are dealt with on the way."""
         wanted = {*messages, *self._nodes.asked}
@@ -239,7 +245,7 @@ class GridTransport:
     def _look(self) -> None:
         """Greet nodes that are new, or back; forget those that left."""
         now = time.monotonic()
-        if now - self._looked < LOOK_EVERY and self._looked:
+        if now - self._looked < self._timing.look_every and self._looked:
             return
         self._looked = now
         online = set(self._grid.get_node_ids())

@@ -72,6 +72,14 @@ metrics_port = 9445
 # How often in a row a run may end without a finished round before it is given up, and seconds between two tries.
 attempts = 5
 wait = 30
+
+# How long it waits before it asks again, or takes somebody for dead, in seconds. These hold where nothing is said.
+# [timing]
+# look_every = 1  # between two looks for nodes that are new or back
+# repeat_after = 30  # without an answer, after which a question is repeated
+# repeat_soon = 5  # the same at the least, where answers to such a question usually come sooner
+# gone_after = 1.5  # without a sign of the ServerApp, after which its run is ended and gone on with
+# at_once = 0.5  # before the run after one that was killed; doubled for each without a round
 """
 
 

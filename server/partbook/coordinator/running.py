@@ -30,11 +30,9 @@ from partbook.errors import CoordinatorUnreachable, CorruptMessage, LinkError, P
 T = TypeVar("T")
 
 LOOK_EVERY: Final = 0.5  # seconds
-GONE_AFTER: Final = 1.5  # seconds without the ServerApp's lock, after which a running run is taken for dead
 UNREACHABLE: Final = 600.0  # seconds without a SuperLink, after which nobody is waited for any more
 NOT_STARTED: Final = 20.0  # the same where no `start` holds HOME
-AT_ONCE: Final = 0.5  # seconds before the run after one that was killed; doubled for each that follows without a round
-SLOWEST: Final = 60.0
+SLOWEST: Final = 60.0  # seconds, the longest pause before the run after one that was killed
 
 _RAISED: Final = "ServerApp failed with exception"  # Flower's words
 
@@ -79,10 +77,12 @@ class Stubbornness:
     Attributes:
         attempts: that are enough.
         wait: seconds after a round that was aborted by name.
+        at_once: seconds after a run that was killed; doubled for each that follows without a round.
     """
 
     attempts: int
     wait: float
+    at_once: float
     _rounds: int = field(default=-1)
     _tries: int = field(default=0)
 
@@ -107,7 +107,7 @@ class Stubbornness:
             raise RunFailed(f"{often} without a finished round after round {rounds}; the last: {why}") from error
         if error is not None:
             return self.wait
-        return min(SLOWEST, AT_ONCE * 2.0 ** (self._tries - 1))
+        return min(SLOWEST, self.at_once * 2.0 ** (self._tries - 1))
 
 
 def run(
@@ -134,7 +134,7 @@ def run(
         only_one(home.run_lock, f"runs `partbook coordinator run --home {home.folder}`"),
         Control(home.server.superlink) as control,
     ):
-        stubborn = Stubbornness(home.server.attempts, home.server.wait)
+        stubborn = Stubbornness(home.server.attempts, home.server.wait, home.server.timing.at_once)
         follower = _Follower(home, control, fab if fab is not None else bundle(), tell, each)
         while True:
             ended = follower.follow(follower.begin())
@@ -222,7 +222,7 @@ class _Follower:
                 missed = None
             elif missed is None:
                 missed = time.monotonic()
-            elif time.monotonic() - missed > GONE_AFTER:
+            elif time.monotonic() - missed > self._home.server.timing.gone_after:
                 self._tell(Event("gone", f"The ServerApp of run {identifier} is gone; the run is ended.", identifier))
                 self.stopped.add(identifier)
                 self._patiently(lambda: self._control.stop(identifier))

@@ -7,6 +7,7 @@
     metrics_port = 9445              of the Prometheus metrics, on 127.0.0.1 alone; 0 for none
     attempts = 5                     in a row at one round, before a run is given up
     wait = 30                        seconds between two of them
+    [timing]                         optional; see `partbook.coordinator.timing`
 
 What is trained, and with whom, stands in `federation.toml`.
 """
@@ -19,6 +20,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
+from partbook.coordinator.timing import ServerTiming
 from partbook.errors import ConfigError
 
 Port = Annotated[int, Field(ge=1, le=65535)]
@@ -36,6 +38,7 @@ class ServerConfig(BaseModel):
         superlink_port, metrics_port: on loopback; no metrics where 0.
         attempts: runs in a row that may end without a finished round.
         wait: seconds before a round that was aborted by name is tried again.
+        timing: how long it waits before it asks again, or takes somebody for dead.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -47,6 +50,7 @@ class ServerConfig(BaseModel):
     metrics_port: Annotated[int, Field(ge=0, le=65535)] = 9445
     attempts: Annotated[int, Field(ge=1, le=1000)] = 5
     wait: Annotated[float, Field(ge=0, le=86400)] = 30.0
+    timing: ServerTiming = ServerTiming()
 
     @model_validator(mode="after")
     def _a_port_each(self) -> Self:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import json
 import logging
 import os
@@ -131,7 +132,7 @@ class Supervisor:
                     stdout=output,
                     stderr=subprocess.STDOUT,
                     start_new_session=True,
-                    preexec_fn=lambda: die_with_parent(parent),
+                    preexec_fn=functools.partial(die_with_parent, parent),
                 )
             except OSError as error:
                 raise ServiceFailed(

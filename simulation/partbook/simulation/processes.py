@@ -25,13 +25,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, ClassVar, Final, Self
 
 import tomli_w
 
+from partbook.coordinator.timing import ServerTiming
 from partbook.errors import ConfigError, RunFailed, ServiceFailed
 from partbook.node.label import NodeConfig
 from partbook.node.policy import Policy
+from partbook.node.timing import PartyTiming
 from partbook.plan.federation import FederationConfig
 from partbook.simulation.parties import ANYTHING, Parties, enrol
 
@@ -80,7 +82,12 @@ class ProcessFederation:
         processes: what was started here and not yet ended, by name; the coordinator's own children are its business.
         through: port that a party connects to instead of the front's, by name: a test's proxy.
         command: what starts a node, in place of `python -m partbook.cli node start`.
+        popen: what starts a process, in place of `subprocess.Popen`; for all federations of this process.
+        server_timing, party_timing: `[timing]` of the coordinator, and of all parties; written where it is not the
+            product's own.
     """
+
+    popen: ClassVar[type[subprocess.Popen[bytes]]] = subprocess.Popen
 
     folder: Path
     name: str
@@ -91,6 +98,8 @@ class ProcessFederation:
     through: dict[str, int] = field(default_factory=dict)
     command: dict[str, Sequence[str]] = field(default_factory=dict)
     environment: dict[str, dict[str, str]] = field(default_factory=dict)
+    server_timing: ServerTiming = field(default_factory=ServerTiming)
+    party_timing: PartyTiming = field(default_factory=PartyTiming)
 
     def __post_init__(self) -> None:
         self.folder = self.folder.resolve()
@@ -134,6 +143,7 @@ class ProcessFederation:
             "metrics_port": free_port(),
             "attempts": attempts,
             "wait": wait,
+            **_table(self.server_timing),
         }
         (self.home / "server.toml").write_text(tomli_w.dumps(server))
         for member in self.sites:
@@ -344,7 +354,7 @@ class ProcessFederation:
         command = [*(self.command.get(name) or [sys.executable, "-m", "partbook.cli"]), *arguments]
         environment = {**os.environ, **_ENVIRONMENT, **self.environment.get(name, {})}
         with path.open("wb") as log:
-            self.processes[name] = subprocess.Popen(  # noqa: S603 — our own command line
+            self.processes[name] = self.popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True
             )
         return self.processes[name]
@@ -399,7 +409,12 @@ class ProcessFederation:
             "state": str(path.parent / "state"),
             "tls": str(path.parent / "tls"),
         }
-        path.write_text(tomli_w.dumps({**values, **common}))
+        path.write_text(tomli_w.dumps({**values, **common, **_table(self.party_timing)}))
+
+
+def _table(timing: ServerTiming | PartyTiming) -> dict[str, dict[str, float]]:
+    changed = timing.model_dump(exclude_defaults=True)
+    return {"timing": changed} if changed else {}
 
 
 @contextmanager
