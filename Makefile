@@ -84,3 +84,19 @@ format: $(READY)
 
 clean:
 	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+# ---- what the suite is worth: does it notice faults, and what does it reach
+.PHONY: mutants coverage coverage-floor
+
+mutants: $(READY)  ## put each seeded fault into a copy of the tree: the tests must notice (ONLY=name for one)
+	$(BIN)/python -m tests.mutants $(addprefix --only ,$(ONLY))
+
+COVERED = mkdir -p build/coverage && OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(or $(WORKERS),2) --dist loadfile --no-loadscope-reorder --cov --cov-report=json
+
+coverage: $(READY)  ## every test, and the lines and branches that it reaches, kept in docs/figures/
+	$(COVERED)
+	$(BIN)/python -m tests.coverage_table --keep
+
+coverage-floor: $(READY)  ## the same, compared with what is kept
+	$(COVERED)
+	$(BIN)/python -m tests.coverage_table

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import hypothesis
+import long_runs
 import pytest
 import torch
 from support.fork_server import Forked
@@ -28,6 +29,7 @@ ProcessFederation.popen = Forked
 
 # A clock on a shared machine says nothing of the code.
 hypothesis.settings.register_profile("shared machine", deadline=None)
+long_runs.register()
 hypothesis.settings.load_profile("shared machine")
 
 # What starts federations of processes, or other programs that want a core for minutes, in two rows that take about as
@@ -70,7 +72,8 @@ _PLACES = {name: place for place, name in enumerate([*PROCESSES[0], *PROCESSES[1
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Long files first, each whole and in its own order; the others as they were. All of these are `slow`."""
+    """Long files first, each whole and in its own order; all of these are `slow`. More examples in a long run."""
+    long_runs.lengthen([item.obj for item in items if hypothesis.is_hypothesis_test(getattr(item, "obj", None))])
     items.sort(key=lambda item: _PLACES.get(item.path.relative_to(_HERE).as_posix(), len(_PLACES)))
     for item in items:
         if item.path.relative_to(_HERE).as_posix() in _PLACES:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from flushes import watched
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from trio import MEMBERS, Trio
 
@@ -428,6 +429,20 @@ def test_what_a_killed_coordinator_left_of_a_sum_is_in_no_other(chunks: int, ben
     bench.run()
     assert bench.survivors == MEMBERS
     assert bench.opened() == bench.expected()
+
+
+def test_sums_are_on_the_disk_before_the_state_that_names_them(
+    chunks: int, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        seen = watched(patch)
+        bench.run()
+    flushed = "folder attempt.sums"
+    assert flushed in seen
+    place = seen.index(flushed)
+    sums = [f"{path.stat().st_size} bytes" for path in (bench.folder / "attempt.sums").iterdir()]
+    assert sorted(seen[place - chunks : place]) == sorted(sums)
+    assert seen[place + 2] == "named attempt"
 
 
 @pytest.mark.parametrize("how", ["gone", "altered"])

@@ -1,8 +1,9 @@
 """Ends a process at each of its writes, one after another, and lets a check look at what is left on the disk.
 
 A write is a system call by which SQLite changes a file (its own table of them is patched, so a page may also be torn
-in half), or one of the calls by which Python code here does. Every life is lived in a forked process that really gets
-SIGKILL. Run by scripts, not in pytest's own process, which has threads.
+in half), or one of the calls by which Python code here does: of a file that is about to be flushed, half may be there.
+Every life is lived in a forked process that really gets SIGKILL. Run by scripts, not in pytest's own process, which has
+threads.
 """
 
 from __future__ import annotations
@@ -13,10 +14,13 @@ import ctypes
 import os
 import shutil
 import signal
+import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Literal
 
 Say = Callable[[str], None]
+Tear = Literal["nothing", "pages", "everything"]  # SQLite's pages, or also files that are about to be flushed
 _CALLS = {"pwrite64": 4, "pwrite": 4, "write": 3, "ftruncate": 2, "unlink": 1, "fallocate": 3}  # and their arguments
 _PYTHON = ("fsync", "replace", "rename", "unlink", "open", "fchmod")
 _resting = False
@@ -91,7 +95,11 @@ class _Writes:
         real = getattr(os, name)
 
         def patched(*arguments: object, **named: object) -> object:
-            if self._due(f"os.{name}"):
+            file = name == "fsync" and stat.S_ISREG(os.fstat(arguments[0]).st_mode)
+            if self._due("os.fsync of a file" if file else f"os.{name}"):
+                if self._torn and file:
+                    place = f"/proc/self/fd/{arguments[0]}"
+                    os.truncate(place, os.stat(place).st_size // 2)
                 _end()
             return real(*arguments, **named)
 
@@ -104,7 +112,7 @@ def kill_everywhere(
     live: Callable[[Path, Say], None],
     check: Callable[[Path, list[str]], None],
     *,
-    tear: bool = True,
+    tear: Tear = "pages",
 ) -> dict[str, int]:
     """Live once for every write there is, and once more for every one that can be torn.
 
@@ -113,7 +121,7 @@ def kill_everywhere(
         folder: where copies of it are lived in.
         live: the life; it says what it has done as soon as that has returned.
         check: looks at what is left, with what was said.
-        tear: whether writes are also torn in half.
+        tear: what is also torn in half.
 
     Returns:
         Number of ends, by kind of write.
@@ -122,7 +130,8 @@ def kill_everywhere(
     _, names = _lived(whole, live, None, torn=False)
     ends: dict[str, int] = {}
     for number, name in enumerate(names, 1):
-        for torn in (False, True) if tear and "write" in name else (False,):
+        tearable = "write" in name or (tear == "everything" and name == "os.fsync of a file")
+        for torn in (False, True) if tear != "nothing" and tearable else (False,):
             place = _copy(template, folder / f"{number}{'torn' if torn else ''}")
             said, _ = _lived(place, live, number, torn=torn)
             check(place, said)

@@ -1,7 +1,8 @@
 """The life of a ledger, ended at every write there is. Run as a script by `test_ledger_kills`.
 
-python ledger_life.py kill FOLDER     prints how many ends it came to, by kind of write, as JSON
-python ledger_life.py race FOLDER     two processes want the last of a budget at once, again and again
+python ledger_life.py kill FOLDER [everything]   prints how many ends it came to, by kind of write, as JSON; files that
+                                                 are about to be flushed are torn as well where it says so
+python ledger_life.py race FOLDER                two processes want the last of a budget at once, again and again
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
 
-from kill_points import Say, kill_everywhere
+from kill_points import Say, Tear, kill_everywhere
 
 from partbook.errors import BudgetExhausted
 from partbook.node.ledger import Ledger
@@ -115,4 +116,5 @@ if __name__ == "__main__":
         race(place)
     else:
         (place / "nothing").mkdir()
-        print(json.dumps(kill_everywhere(place / "nothing", place, live, check)))
+        tear: Tear = "everything" if sys.argv[3:] == ["everything"] else "pages"
+        print(json.dumps(kill_everywhere(place / "nothing", place, live, check, tear=tear)))

@@ -1,6 +1,7 @@
 """A whole noisy round of three labels, in which one label's process is killed at each of its writes.
 
-python round_life.py BASE FOLDER     prints how many ends there were, by kind of write
+python round_life.py BASE FOLDER [everything]   prints how many ends there were, by kind of write; what is written is
+                                                torn as well where it says so
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from kill_points import Say, kill_everywhere, unharmed
+from kill_points import Say, Tear, kill_everywhere, unharmed
 from trio import MEMBERS, STEPS, Play, Trio
 
 from partbook.model.checkpoint import load_tokenizer
@@ -59,7 +60,7 @@ class Sheltered:
         return asked
 
 
-def main(base: Path, folder: Path) -> None:
+def main(base: Path, folder: Path, tear: Tear) -> None:
     trio = Trio.build(folder / "trio", base, load_tokenizer(base))
     start, nodes = folder / "start", {}
 
@@ -98,8 +99,8 @@ def main(base: Path, folder: Path) -> None:
         for node in again.values():
             node.close()
 
-    print(json.dumps(kill_everywhere(start, folder / "lives", live, check, tear=False)))
+    print(json.dumps(kill_everywhere(start, folder / "lives", live, check, tear=tear)))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]), "everything" if sys.argv[3:] == ["everything"] else "nothing")

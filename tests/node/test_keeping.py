@@ -3,6 +3,7 @@ import os
 from pathlib import Path
 
 import pytest
+from flushes import watched
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -86,6 +87,17 @@ def test_a_full_disk_keeps_what_was_there_and_leaves_no_litter(
             keeping.put("thing", b"second")
     assert keeping.get("thing") == b"first"
     assert [path.name for path in (tmp_path / "kept").iterdir()] == ["thing.sealed"]
+
+
+def test_what_is_put_is_on_the_disk_before_its_name_and_its_name_before_it_counts(
+    keeping: Keeping, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        seen = watched(patch)
+        keeping.put("thing", b"secret")
+        assert seen == ["34 bytes", "named thing.sealed", "folder kept"]
+        keeping.remove("thing")
+        assert seen[3:] == ["folder kept"], "what is forgotten does not come back"
 
 
 def test_a_folder_that_cannot_be_made_or_read_is_named(keeping: Keeping, tmp_path: Path) -> None:

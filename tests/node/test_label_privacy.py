@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from math import inf
 from pathlib import Path
@@ -25,6 +26,7 @@ from partbook.errors import (
     UnknownCoordinator,
 )
 from partbook.identity.keys import IdentityKey
+from partbook.music.recording import Recording
 from partbook.node.label import LabelNode
 from partbook.node.ledger import Ledger
 from partbook.node.policy import Policy
@@ -222,6 +224,34 @@ def test_a_withdrawn_recording_is_trained_on_no_more(trio: Trio, tmp_path: Path)
     with pytest.raises(InputError, match="No recording counts"):
         train(trio, alto, trio.plan(training=NOISY))
     assert alto._ledger.debits() == ()
+
+
+@pytest.mark.parametrize("paid", [False, True], ids=["before it is reserved", "after it was reserved"])
+def test_a_recording_that_is_withdrawn_while_its_node_runs_is_left_out_of_what_is_trained(
+    trio: Trio, tmp_path: Path, recordings: list[Recording], paid: bool
+) -> None:
+    config = trio.config(ALTO, tmp_path)
+    vault = shutil.copytree(config.vault, tmp_path / "vault")
+    with Vault.open(vault, writable=True) as opened:
+        opened.add(recordings[1], "e" * 64)
+    alto = LabelNode(trio.parties.node(replace(config, vault=vault), Policy(epsilon_recording=100.0)))
+    first, second = alto._learner.recordings
+    ledger, learner, plan = alto._ledger, alto._learner, trio.plan("sealed", training=NOISY)
+    reserve, learn, trained = ledger.reserve, learner.learn, list[tuple[str, ...]]()
+
+    def reserved(*given: object, **named: object) -> None:
+        reserve(*given, **named)
+        ledger.withdraw(first)
+
+    if paid:
+        ledger.reserve = reserved
+    else:
+        ledger.withdraw(first)
+    learner.learn = lambda *given: trained.append(learner.recordings) or learn(*given)
+    train(trio, alto, plan)
+    assert trained == [(second,)]
+    assert len(learner._examples) == 1
+    assert [debit.question for debit in ledger.charged(first)] == [plan.question()] * paid
 
 
 def test_a_label_may_keep_its_model_to_itself(trio: Trio, tmp_path: Path) -> None:

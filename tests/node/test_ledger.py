@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from flushes import watched
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -337,6 +338,20 @@ try:
 except VaultError as error:
     print(type(error).__name__, error)
 """
+
+
+def test_a_fact_is_flushed_when_its_call_returns(path: Path, ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    database = ledger._chain._db
+    assert database is not None
+    assert database.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
+    assert database.execute("PRAGMA synchronous").fetchone()[0] == 2  # FULL
+    assert database.execute("PRAGMA fullfsync").fetchone()[0] == 1
+    with monkeypatch.context() as patch:
+        seen = watched(patch)
+        pay(ledger, "q1")
+    head = f"{len(path.with_name('ledger.sqlite.head').read_bytes())} bytes"
+    named = ["named ledger.sqlite.head", f"folder {path.parent.name}"]
+    assert seen == [head, *named, head, *named], "the head names a debit only after it is there"
 
 
 def test_where_it_may_not_be_written_it_says_so(written: Path) -> None:

@@ -68,6 +68,15 @@ def test_a_withdrawal_killed_at_any_write_is_finished_by_the_next(memory: Path, 
     assert ends["os.replace"] == 2, "the ledger's head and the certificate"
 
 
+@pytest.mark.long
+def test_a_withdrawal_whose_files_are_torn_at_any_write_is_finished_by_the_next(
+    memory: Path, script: Callable[..., str]
+) -> None:
+    ends = json.loads(script("withdrawal_life.py", memory, "everything"))
+    assert ends["pwrite64"] == ends["pwrite64 torn"] > 5, ends
+    assert ends["os.fsync of a file"] == ends["os.fsync of a file torn"] == 2, "the ledger's head and the certificate"
+
+
 def test_a_recording_is_found_by_id_file_audio_and_title(vault: Vault, audio: Path, tmp_path: Path) -> None:
     first, second = vault.ids()
     copy = tmp_path / "other name.flac"

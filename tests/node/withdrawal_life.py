@@ -1,6 +1,7 @@
 """A withdrawal, ended at every write there is. Run as a script by `test_withdrawal`.
 
-python withdrawal_life.py FOLDER     prints how many ends it came to, by kind of write, as JSON
+python withdrawal_life.py FOLDER [everything]   prints how many ends it came to, by kind of write, as JSON; files that
+                                                are about to be flushed are torn as well where it says so
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from kill_points import Say, kill_everywhere
+from kill_points import Say, Tear, kill_everywhere
 
 from partbook.errors import WithdrawnRecording
 from partbook.identity.keys import IdentityKey
@@ -103,4 +104,5 @@ def verified(place: Path) -> None:
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
     IDENTIFIER = template(folder / "template")
-    print(json.dumps(kill_everywhere(folder / "template", folder, live, check)))
+    tear: Tear = "everything" if sys.argv[2:] == ["everything"] else "pages"
+    print(json.dumps(kill_everywhere(folder / "template", folder, live, check, tear=tear)))

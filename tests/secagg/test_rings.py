@@ -160,7 +160,7 @@ def test_bytes_carry_the_elements_there_and_back(ring, data):
 @two_rings
 def test_vectors_are_added_in_the_ring(ring):
     a, b = random_values(ring, 40_000), random_values(ring, 40_000)[::-1].copy()
-    a[:2], b[:2] = (ring.modulus - 1, 0), (ring.modulus - 1, 0)
+    a[:3], b[:3] = (ring.modulus - 1, 0, 1), (ring.modulus - 1, 0, ring.modulus - 1)
     expected = [(x + y) % ring.modulus for x, y in zip(a.tolist(), b.tolist(), strict=True)]
     ring.add(a, b)
     assert a.tolist() == expected

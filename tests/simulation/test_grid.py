@@ -256,6 +256,26 @@ def test_of_two_nodes_that_prove_one_name_the_one_that_was_asked_before_is_asked
     assert asked == [first, other]
 
 
+def test_a_node_that_proves_a_name_which_another_has_proved_is_not_used() -> None:
+    nodes, asked = {10: "Alto", 11: "Alto", 12: "Bass"}, list[int]()
+    one_by_one = ClientApp()
+
+    @one_by_one.query("hello")
+    def late(message: Message, context: Context) -> Message:
+        time.sleep(0.3 * (context.node_id - 10))
+        return greeting(message, nodes[context.node_id])
+
+    @one_by_one.query("count")
+    def counted(message: Message, context: Context) -> Message:
+        asked.append(context.node_id)
+        return Message(RecordDict({"n": ConfigRecord({"n": 1})}), reply_to=message)
+
+    with InProcessGrid(one_by_one, {node: {} for node in nodes}) as grid:
+        transport = GridTransport(grid, ("Alto", "Bass"), GREETER)
+        transport.exchange("query.count", {"Alto": RecordDict()}, timeout=5)
+    assert asked == [10]
+
+
 def test_what_is_remembered_of_nodes_may_be_broken(tmp_path: Path) -> None:
     memory = tmp_path / "nodes.json"
     memory.write_text("[")

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from flushes import watched
 
 from partbook.errors import InsecureKeyFile, VaultBusy, VaultError, WrongVaultKey
 from partbook.music.recording import Recording
@@ -289,6 +290,18 @@ def test_the_index_survives_a_crash_by_its_settings(vault: Vault) -> None:
     assert vault._index.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
     assert vault._index.execute("PRAGMA synchronous").fetchone()[0] == 2  # FULL
     assert isinstance(vault._index, sqlite3.Connection)
+
+
+def test_a_recording_is_on_the_disk_with_its_name_before_the_index_names_it(
+    vault: Vault, recordings: list[Recording], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        seen = watched(patch)
+        identifier = vault.add(recordings[0], SHA[0])
+        size = (vault._path / "shards" / f"{identifier}.pbv").stat().st_size
+        assert seen == [f"{size} bytes", f"named {identifier}.pbv", "folder shards"]
+        vault.withdraw(identifier)
+        assert seen[3:] == ["folder shards"], "a withdrawn recording does not come back"
 
 
 def test_the_lock_goes_with_the_process_that_held_it(vault: Vault) -> None:

@@ -1,0 +1,1 @@
+"""Seeded faults of the product, each of which the suite must notice: `python -m tests.mutants`, `make mutants`."""
