@@ -10,7 +10,7 @@ export FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION = 1
 # Where a machine forbids bytecode, each process of a federation would compile torch and Flower anew: twice the start.
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: demo test test-fast test-long lint format wheel check-wheel base seeds bundle demo-processes soak bench bench-ingest bench-generation bench-startup bench-fresh bench-secagg bench-dp bench-noise bench-accounting bench-utility bench-audit bench-company bench-scale bench-thousand bench-large bench-processes bench-recovery bench-devices bench-engines bench-memory clean
+.PHONY: demo test test-fast test-long lint format wheel check-wheel base seeds bundle demo-processes soak bench bench-ingest bench-generation bench-startup bench-fresh bench-secagg bench-dp bench-noise bench-accounting bench-utility bench-audit bench-company bench-contention bench-scale bench-thousand bench-large bench-processes bench-recovery bench-devices bench-engines bench-memory clean
 
 demo: $(READY)  ## four labels, one generator: everything, on real audio
 	$(BIN)/partbook demo
@@ -59,7 +59,7 @@ seeds: $(READY)  ## the demo without noise on three seeds, and the table of docs
 
 bench: bench-ingest bench-generation bench-startup bench-secagg bench-dp bench-noise bench-accounting
 
-bench-ingest bench-generation bench-startup bench-fresh bench-secagg bench-dp bench-noise bench-accounting bench-utility bench-audit bench-company bench-scale bench-thousand bench-processes bench-recovery bench-devices bench-engines: bench-%: $(READY)  ## claims, measured against their peers or limits
+bench-ingest bench-generation bench-startup bench-fresh bench-secagg bench-dp bench-noise bench-accounting bench-utility bench-audit bench-company bench-contention bench-scale bench-thousand bench-processes bench-recovery bench-devices bench-engines: bench-%: $(READY)  ## claims, measured against their peers or limits
 	$(BIN)/python -m benchmarks.$*
 
 bench-large: $(READY)  ## a sealed update of 50M numbers, end to end: memory of every process
@@ -91,7 +91,7 @@ clean:
 mutants: $(READY)  ## put each seeded fault into a copy of the tree: the tests must notice (ONLY=name for one)
 	$(BIN)/python -m tests.mutants $(addprefix --only ,$(ONLY))
 
-COVERED = mkdir -p build/coverage && OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(or $(WORKERS),2) --dist loadfile --no-loadscope-reorder --cov --cov-report=json
+COVERED = mkdir -p build/coverage && $(PYTEST) --cov --cov-report=json
 
 coverage: $(READY)  ## every test, and the lines and branches that it reaches, kept in docs/figures/
 	$(COVERED)
