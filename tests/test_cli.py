@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from partbook.cli import COMMANDS
+from partbook.cli import COMMANDS, main
 
 
 def partbook(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -43,8 +43,12 @@ def test_a_foreseen_error_is_one_line_with_its_name_and_no_traceback(tmp_path: P
     assert re.match(r"\w+: ", done.stderr)
 
 
-def test_the_demo_never_writes_over_a_run(tmp_path: Path) -> None:
-    done = partbook("demo", "--out", str(tmp_path), "--home", str(tmp_path / "home"))
-    assert done.returncode == 2
-    assert "exists already" in done.stderr
+def test_the_demo_never_writes_over_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["partbook", "demo", "--out", str(tmp_path), "--home", str(tmp_path / "home")])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert "exists already" in capsys.readouterr().err
     assert not (tmp_path / "home").exists()
