@@ -51,6 +51,7 @@ IMPORTED: Final = (
     "flwr.supercore.state.schema.linkstate_models",
     "flwr.superlink.grid.http_grid",
     "flwr.supernode.fleet_http_connection",
+    "torch._dynamo",
     "dp_accounting",
     "dp_accounting.rdp",
     "tenseal",
