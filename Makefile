@@ -10,7 +10,7 @@ export FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION = 1
 # Where a machine forbids bytecode, each process of a federation would compile torch and Flower anew: twice the start.
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: demo test lint format wheel check-wheel base seeds bundle demo-processes soak bench bench-ingest bench-generation bench-startup bench-fresh bench-secagg bench-dp bench-noise bench-accounting bench-utility bench-audit bench-company bench-scale bench-thousand bench-large bench-processes bench-recovery bench-devices bench-engines bench-memory clean
+.PHONY: demo test test-fast test-long lint format wheel check-wheel base seeds bundle demo-processes soak bench bench-ingest bench-generation bench-startup bench-fresh bench-secagg bench-dp bench-noise bench-accounting bench-utility bench-audit bench-company bench-contention bench-scale bench-thousand bench-large bench-processes bench-recovery bench-devices bench-engines bench-memory clean
 
 demo: $(READY)  ## four labels, one generator: everything, on real audio
 	$(BIN)/partbook demo
@@ -21,8 +21,18 @@ demo-processes: $(READY)  ## a coordinator, three labels and a custodian as proc
 soak: $(READY)  ## 200 rounds with random kills and cuts
 	$(BIN)/python -m benchmarks.soak --rounds $(or $(ROUNDS),200)
 
+# Half of what the tests do is waiting for processes, so four workers keep two cores busy; WORKERS=2 halves the memory.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(or $(WORKERS),4) --dist loadfile --no-loadscope-reorder
+
 test: $(READY)  ## every test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(or $(WORKERS),2) --dist loadfile --no-loadscope-reorder
+	$(PYTEST)
+
+test-fast: $(READY)  ## what is over in three minutes, before each commit: all but the slow ones
+	$(PYTEST) -m "not slow and not long"
+
+test-long: $(READY)  ## what takes too long for every change: ten times the examples, the long twins, 20 rounds of kills and cuts
+	$(PYTEST) --hypothesis-profile long -m "long or not long"
+	$(BIN)/python -m benchmarks.soak --rounds 20
 
 lint: $(READY)  ## ruff and mypy, strict
 	$(BIN)/ruff check .
@@ -49,7 +59,7 @@ seeds: $(READY)  ## the demo without noise on three seeds, and the table of docs
 
 bench: bench-ingest bench-generation bench-startup bench-secagg bench-dp bench-noise bench-accounting
 
-bench-ingest bench-generation bench-startup bench-fresh bench-secagg bench-dp bench-noise bench-accounting bench-utility bench-audit bench-company bench-scale bench-thousand bench-processes bench-recovery bench-devices bench-engines: bench-%: $(READY)  ## claims, measured against their peers or limits
+bench-ingest bench-generation bench-startup bench-fresh bench-secagg bench-dp bench-noise bench-accounting bench-utility bench-audit bench-company bench-contention bench-scale bench-thousand bench-processes bench-recovery bench-devices bench-engines: bench-%: $(READY)  ## claims, measured against their peers or limits
 	$(BIN)/python -m benchmarks.$*
 
 bench-large: $(READY)  ## a sealed update of 50M numbers, end to end: memory of every process
@@ -81,7 +91,7 @@ clean:
 mutants: $(READY)  ## put each seeded fault into a copy of the tree: the tests must notice (ONLY=name for one)
 	$(BIN)/python -m tests.mutants $(addprefix --only ,$(ONLY))
 
-COVERED = mkdir -p build/coverage && OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(or $(WORKERS),2) --dist loadfile --no-loadscope-reorder --cov --cov-report=json
+COVERED = mkdir -p build/coverage && $(PYTEST) --cov --cov-report=json
 
 coverage: $(READY)  ## every test, and the lines and branches that it reaches, kept in docs/figures/
 	$(COVERED)

@@ -36,8 +36,8 @@ def report(bench: str, claims: list[Claim]) -> bool:
     for claim in claims:
         ratio = claim.ours / claim.peer
         met = ratio >= claim.target if claim.at_least else ratio <= claim.target
-        row = asdict(claim) | {"ratio": round(ratio, 3), "met": met}
-        rows.append({k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()})
+        row = asdict(claim) | {"ratio": float(f"{ratio:.4g}"), "met": met}
+        rows.append({k: float(f"{v:.6g}") if isinstance(v, float) else v for k, v in row.items()})
     machine = f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}"
     print(json.dumps({"bench": bench, "machine": machine, "claims": rows}))
     return all(row["met"] for row in rows)

@@ -58,6 +58,8 @@ STRETCH: Final = 2**22  # numbers compared at a time
 TOGETHER: Final = 400.0  # seconds until everybody must be here, or back
 COORDINATOR: Final = "Coordinator"
 HOME: Final = "home"
+START = "spawn"
+"""How a process starts: with nothing in its memory that is not its own."""
 
 
 class DrawnLearner:
@@ -317,12 +319,12 @@ def run(folder: Path, parameters: int, members: int, rounds: int) -> Ran:
     labels = names(members)
     (folder / "state").mkdir()
     model = state_hash(stand_in(parameters))
-    spawn = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context(START)
     running: dict[str, BaseProcess] = {}
     services: dict[str, float] = {}
 
     def start(name: str, target: Callable[..., None], *arguments: object) -> None:
-        running[name] = spawn.Process(target=target, args=(*arguments, folder), name=name)
+        running[name] = context.Process(target=target, args=(*arguments, folder), name=name)
         running[name].start()
 
     with Switchboard(folder, tuple(labels)) as board:

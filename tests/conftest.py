@@ -11,6 +11,8 @@ import torch
 from support.fork_server import Forked
 from trio import Trio
 from tunes import TUNES, recording_of, tune
+from xdist.remote import Producer
+from xdist.scheduler import LoadFileScheduling
 
 from partbook.model.checkpoint import save_base
 from partbook.model.config import ModelConfig
@@ -30,23 +32,65 @@ hypothesis.settings.register_profile("shared machine", deadline=None)
 long_runs.register()
 hypothesis.settings.load_profile("shared machine")
 
-# Files that take minutes go first: the last worker of `make test` is then not left alone with one of them.
-LONG = (
-    "test_faults.py",
-    "test_demo_processes.py",
-    "test_kills.py",
-    "test_demo.py",
-    "test_operate_pages.py",
-    "test_federation.py",
-    "test_simulate_cli.py",
+# What starts federations of processes, or other programs that want a core for minutes, in two rows that take about as
+# long. A row is one worker's, so however many workers there are, two such federations run at a time and no more. The
+# rows go first, and then the files that take longest, so that no worker is left alone with one of them at the end.
+PROCESSES = (
+    (
+        "integration/test_faults.py",
+        "simulation/test_demo.py",
+        "coordinator/test_start.py",
+        "node/test_fleet.py",
+        "node/test_pinned.py",
+        "node/test_node_process.py",
+        "node/test_stock_supernode.py",
+    ),
+    (
+        "integration/test_kills.py",
+        "simulation/test_demo_processes.py",
+        "integration/test_operate_pages.py",
+        "simulation/test_ray_engine.py",
+        "simulation/test_simulate_cli.py",
+        "test_bench_large_update.py",
+        "training/test_bench_dp.py",
+    ),
 )
+LONG = (
+    "node/test_round_kills.py",
+    "simulation/test_federation.py",
+    "vault/test_ingest.py",
+    "training/test_spread.py",
+    "node/test_ledger_kills.py",
+    "generator/test_generator_cli.py",
+    "generator/test_serving.py",
+    "node/test_node_cli.py",
+    "deploy/test_bundle.py",
+)
+_HERE = Path(__file__).parent
+_ROWS = {name: f"row {row}" for row, names in enumerate(PROCESSES) for name in names}
+_PLACES = {name: place for place, name in enumerate([*PROCESSES[0], *PROCESSES[1], *LONG])}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Long files first, each whole and in its own order; the others as they were. More examples in a long run."""
+    """Long files first, each whole and in its own order; all of these are `slow`. More examples in a long run."""
     long_runs.lengthen([item.obj for item in items if hypothesis.is_hypothesis_test(getattr(item, "obj", None))])
-    place = {name: index for index, name in enumerate(LONG)}
-    items.sort(key=lambda item: place.get(item.path.name, len(LONG)))
+    items.sort(key=lambda item: _PLACES.get(item.path.relative_to(_HERE).as_posix(), len(_PLACES)))
+    for item in items:
+        if item.path.relative_to(_HERE).as_posix() in _PLACES:
+            item.add_marker("slow")
+
+
+class Rows(LoadFileScheduling):
+    """A file is one worker's, and so is a row of files."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file: str = super()._split_scope(nodeid)
+        return _ROWS.get(file.removeprefix("tests/"), file)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Rows:
+    """Of `pytest -n`."""
+    return Rows(config, log)
 
 
 @pytest.fixture(scope="session")

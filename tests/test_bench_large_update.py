@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from multiprocessing import forkserver, set_forkserver_preload
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,17 @@ from benchmarks import large_update
 from benchmarks.claims import Claim
 
 
+@pytest.fixture
+def forked(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Processes that begin with what a party imports, seconds of a core for each; no figure of theirs is looked at."""
+    monkeypatch.setattr(large_update, "START", "forkserver")
+    roles = ("node.app", "node.opened_sum", "custodian.app", "coordinator.control", "coordinator.serverapp")
+    set_forkserver_preload(["benchmarks.large_update", "switchboard", *(f"partbook.{role}" for role in roles)])
+    yield
+    forkserver._forkserver._stop()  # it would stay, with all that it has imported, for as long as this process does
+
+
+@pytest.mark.usefixtures("forked")
 def test_bench_large_update_runs_to_its_closing_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     asked = ["--parameters", "3000", "--rounds", "1", "--folder", str(tmp_path)]
     assert large_update.main(asked) in (0, 1)

@@ -22,7 +22,8 @@ def closing_line(capsys: pytest.CaptureFixture[str]) -> list[dict]:
     for claim in closing["claims"]:
         assert set(claim) == {*Claim.__slots__, "ratio", "met"}
         assert all(claim[name] for name in ("what", "unit", "peer_name"))
-        assert all(math.isfinite(claim[figure]) and claim[figure] > 0 for figure in ("ours", "peer", "ratio", "target"))
+        figures = [claim[name] for name in ("ours", "peer", "ratio", "target")]
+        assert all(math.isfinite(figure) and figure > 0 for figure in figures), claim
     return closing["claims"]
 
 

@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+from trainers import opened
 from tunes import recording_of, tune
 
 from partbook.coordinator.totals import MaskedTotal, SealedTotal
@@ -91,7 +92,11 @@ class Trio:
                 (state / member).mkdir(parents=True)
                 for name in ("vector.sealed", *(path.name for path in (self._trained / member).glob("ledger.sqlite*"))):
                     shutil.copy(self._trained / member / name, state / member)
-        return {member: LabelNode(self.config(member, state, seed)) for member in MEMBERS}
+        return {member: self.node(member, state, seed) for member in MEMBERS}
+
+    def node(self, member: str, state: Path, seed: int | None = 1) -> LabelNode:
+        """One of them; its trainer is loaded once for all tests."""
+        return opened(self.config(member, state, seed))
 
     @cached_property
     def _trained(self) -> Path:

@@ -109,8 +109,10 @@ def _partbook() -> None:
 
 def main() -> None:
     """Run the command line; foreseen errors end in one red line and exit code 2, Ctrl-C in 130."""
+    from partbook import threads
     from partbook.errors import PartbookError
 
+    threads.wait_passively()  # first of all: whatever loads OpenMP's runtime comes after it
     try:
         # Not click's standalone mode: that would turn Ctrl-C into exit code 1, which means a refusal here.
         code = _partbook(standalone_mode=False)

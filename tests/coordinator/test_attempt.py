@@ -197,8 +197,10 @@ def bad_answers(bench: Bench) -> dict[str, tuple[str, Callable[[str, RecordDict]
 
     empty = wire.pack([b"x"])
     empty["blobs"] = ArrayRecord({"0": Array(dtype="uint8", shape=(0,), stype="numpy.ndarray", data=b"")})
-    slots = min(totals.CHUNK, bench.plan.elements)
-    foreign = seal(generate()[1], np.ones(slots, np.uint64))
+
+    def foreign() -> bytes:
+        return seal(generate()[1], np.ones(min(totals.CHUNK, bench.plan.elements), np.uint64))
+
     return {
         "an altered chunk": ("altered", lambda _, c: flipped(c)),
         "a signed chunk that was cut": ("", lambda n, c: own(n, c, lambda b: b[:-1])),
@@ -207,7 +209,7 @@ def bad_answers(bench: Bench) -> dict[str, tuple[str, Callable[[str, RecordDict]
         "another chunk than was asked for": ("", lambda n, c: own(n, c, lambda b: b, chunk=2)),
         "a chunk of another count": ("", lambda n, c: own(n, c, lambda b: b, chunks=9)),
         "a chunk said to be for another key": ("key", lambda n, c: own(n, c, lambda b: b, seal_key="0" * 64)),
-        "a chunk sealed to another key": ("", lambda n, c: own(n, c, lambda b: foreign)),
+        "a chunk sealed to another key": ("", lambda n, c: own(n, c, lambda b: foreign())),
         "no chunk at all": ("", lambda _, c: wire.pack(wire.unpack(c, blobs=1)[0])),
         "two chunks": ("", lambda _, c: wire.pack(wire.unpack(c, blobs=1)[0], wire.unpack(c, blobs=1)[1] * 2)),
         "an array that is none": ("", lambda _, c: empty),

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from flwr.app import RecordDict
+from trainers import opened
 from trio import TRAINING
 from tunes import recording_of, tune
 
@@ -112,7 +113,7 @@ class Federation:
         """Everybody's process starts again, with the roster and the keys that lie there now."""
         self.stop()
         names = members or [member.name for member in self.roster.members]
-        nodes = {member: LabelNode(self.node_config(member)) for member in names}
+        nodes = {member: opened(self.node_config(member)) for member in names}
         self.line = Line(nodes, Custodian(self.parties.custodian) if self.mode == "sealed" else None)
         return self.line
 

@@ -259,7 +259,7 @@ def test_an_applied_that_somebody_else_signed_does_not_count(season: Season) -> 
 
 
 def like(season: Season) -> dict:
-    return season.line.nodes["Alto"]._learner.like
+    return season.line.nodes["Alto"]._trainer.like
 
 
 def test_the_model_is_released_by_those_who_endorse_it(season: Season) -> None:

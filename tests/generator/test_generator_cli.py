@@ -208,7 +208,7 @@ def test_ctrl_c_while_writing_leaves_nothing_behind(release, tmp_path):
         assert chunk, shown
         shown += chunk
     process.send_signal(signal.SIGINT)
-    shown += process.communicate(timeout=20)[1]
+    shown += process.communicate(timeout=120)[1]
     assert process.returncode == 130
     assert b"Traceback" not in shown
     assert not list(tmp_path.iterdir())

@@ -65,7 +65,7 @@ def main(base: Path, folder: Path, tear: Tear) -> None:
     start, nodes = folder / "start", {}
 
     def nodes_at(place: Path) -> dict[str, LabelNode]:
-        return {member: LabelNode(trio.config(member, place, None)) for member in MEMBERS}
+        return trio.nodes(place, seed=None)
 
     for node in nodes_at(start).values():  # a ledger in its first state, which is another test's matter
         node.close()

@@ -66,7 +66,7 @@ ALTO = "Alto"
 
 @pytest.fixture
 def alto(trio: Trio, tmp_path: Path) -> LabelNode:
-    return LabelNode(trio.config(ALTO, tmp_path))
+    return trio.node(ALTO, tmp_path)
 
 
 def kept(folder: Path) -> dict[str, bytes]:
@@ -153,7 +153,7 @@ def test_stale_plan_whose_deadline_is_over(trio, alto, tmp_path):
 def test_stale_plan_of_a_round_that_is_over(trio, alto, tmp_path):
     train(trio, alto, trio.plan(round=2))
     assert "already trained for round 2" in refused(tmp_path, StalePlan, lambda: train(trio, alto, trio.plan()))
-    again = LabelNode(trio.config(ALTO, tmp_path))
+    again = trio.node(ALTO, tmp_path)
     refused(tmp_path, StalePlan, lambda: train(trio, again, trio.plan()))
 
 
@@ -280,7 +280,7 @@ def test_a_node_with_another_receiving_key_than_the_rosters_takes_no_part(trio, 
 
 def test_an_adapter_on_which_training_diverges_is_refused_and_nothing_is_stored(trio, alto, tmp_path):
     wild = np.full_like(trio.start, np.nan)
-    like = unflatten(wild, alto._learner.like)
+    like = unflatten(wild, alto._trainer.like)
     plan = trio.plan(model_hash=state_hash(like))
     refused(tmp_path, ValueOutOfRange, lambda: alto.train(trio.signed(plan), wild.tobytes()))
 
@@ -361,7 +361,7 @@ def test_a_retry_of_the_round_sends_the_stored_vector_under_fresh_masks_without_
 def test_without_a_seed_two_nodes_train_differently(trio, tmp_path):
     vectors = []
     for index in range(2):
-        node = LabelNode(trio.config(ALTO, tmp_path / str(index), seed=None))
+        node = trio.node(ALTO, tmp_path / str(index), seed=None)
         train(trio, node, trio.plan())
         vectors.append(node._vector)
     assert not np.array_equal(*vectors)
@@ -373,7 +373,7 @@ def test_an_attempt_that_was_left_is_not_taken_up_again(trio, tmp_path):
     second = trio.plan(nonce="1" * 32)
     train(trio, nodes[ALTO], second)
     assert "planned anew" in refused(tmp_path, StalePlan, lambda: train(trio, nodes[ALTO], first))
-    again = LabelNode(trio.config(ALTO, tmp_path))
+    again = trio.node(ALTO, tmp_path)
     refused(tmp_path, StalePlan, lambda: train(trio, again, first))
     train(trio, again, second)
     train(trio, again, trio.plan(nonce="2" * 32))
@@ -388,7 +388,7 @@ def test_two_sums_of_the_same_updates_are_refused_since_they_could_differ_by_one
     second = trio.plan(nonce="1" * 32)
     for member, node in nodes.items():
         assert "by a single one" in refused(tmp_path, StalePlan, lambda node=node: train(trio, node, second)), member
-    again = LabelNode(trio.config(ALTO, tmp_path))
+    again = trio.node(ALTO, tmp_path)
     refused(tmp_path, StalePlan, lambda: train(trio, again, second))
     # The attempt itself may be finished, and the next round be planned.
     for node in (nodes[ALTO], again):
@@ -479,7 +479,7 @@ def test_altered_state_is_named(trio, alto, tmp_path, name):
     for blob in (whole[:-1], whole[:5], b"", whole[:40] + bytes([whole[40] ^ 1]) + whole[41:]):
         path.write_bytes(blob)
         with pytest.raises(WrongVaultKey, match=name):
-            LabelNode(trio.config(ALTO, tmp_path))
+            trio.node(ALTO, tmp_path)
 
 
 def test_state_of_another_name_or_another_label_does_not_open(trio, alto, tmp_path):
@@ -487,10 +487,10 @@ def test_state_of_another_name_or_another_label_does_not_open(trio, alto, tmp_pa
     folder = tmp_path / ALTO
     shutil.copytree(folder, tmp_path / "Bass", ignore=shutil.ignore_patterns("ledger.sqlite*"))
     with pytest.raises(WrongVaultKey):
-        LabelNode(trio.config("Bass", tmp_path))
+        trio.node("Bass", tmp_path)
     shutil.copy(folder / "vector.sealed", folder / "exchange.sealed")
     with pytest.raises(WrongVaultKey):
-        LabelNode(trio.config(ALTO, tmp_path))
+        trio.node(ALTO, tmp_path)
 
 
 class FullDisk:
@@ -589,7 +589,7 @@ def test_every_label_takes_the_same_step_from_an_opened_sum_and_signs_the_model(
     for member, node in nodes.items():
         applied = signed.Message.decode(node.apply(trio.signed(plan), [message], [encrypted]))
         applied.check(trio.roster.member(member).identity, e.APPLIED, plan.context(), member)
-        assert e.ModelHash.of(applied).model == state_hash(unflatten(moved, node._learner.like))
+        assert e.ModelHash.of(applied).model == state_hash(unflatten(moved, node._trainer.like))
     # The next round starts from there, and from nowhere else.
     refused(tmp_path, UnknownModel, lambda: train(trio, nodes[ALTO], trio.plan("sealed", round=2)))
     train(trio, nodes[ALTO], trio.plan("sealed", round=2, model_hash=nodes[ALTO]._held.shared.hash))
@@ -601,7 +601,7 @@ def test_an_opened_sum_applied_twice_counts_once(trio, alto, tmp_path):
     message, blob = opened(trio, plan, total)
     first = alto.apply(trio.signed(plan), [message], [blob])
     before = kept(tmp_path)
-    for node in (alto, LabelNode(trio.config(ALTO, tmp_path))):
+    for node in (alto, trio.node(ALTO, tmp_path)):
         again = node.apply(trio.signed(plan), [message], [blob])
         assert signed.Message.decode(again).body == signed.Message.decode(first).body
     assert kept(tmp_path) == before
@@ -672,7 +672,7 @@ def test_a_full_disk_leaves_the_model_where_it_was(trio, alto, tmp_path, monkeyp
         refused(tmp_path, VaultError, lambda: alto.apply(trio.signed(plan), *parts))
     assert alto._held.shared.hash == before
     alto.apply(trio.signed(plan), *parts)
-    assert alto._held.shared.hash == LabelNode(trio.config(ALTO, tmp_path))._held.shared.hash != before
+    assert alto._held.shared.hash == trio.node(ALTO, tmp_path)._held.shared.hash != before
 
 
 # Releases
@@ -735,7 +735,7 @@ def test_a_model_is_published_only_with_as_many_endorsements_as_a_round_needs(tr
         refused(tmp_path, error, lambda endorsements=endorsements: publish(*endorsements))
     published, blob = publish(*good)
     signed.Message.decode(published).check(trio.roster.member(ALTO).identity, e.PUBLISHED, plan.context(), ALTO)
-    assert state_hash(unflatten(np.frombuffer(blob, "<f4"), node._learner.like)) == model
+    assert state_hash(unflatten(np.frombuffer(blob, "<f4"), node._trainer.like)) == model
 
 
 # The edge

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from trainers import opened
 from trio import MEMBERS, STEPS, Play, Trio
 
 from partbook.errors import (
@@ -43,7 +44,7 @@ BOTH = pytest.mark.parametrize("training", [NOISY, ALONE], ids=["distributed", "
 def strict(trio: Trio, state: Path, **limits: object) -> LabelNode:
     """Alto with a policy of its own: both modes, and otherwise the careful defaults."""
     values = {"modes": ("masked", "sealed"), "epsilon_recording": 100.0} | limits
-    return LabelNode(trio.parties.node(trio.config(ALTO, state), Policy(**values)))
+    return opened(trio.parties.node(trio.config(ALTO, state), Policy(**values)))
 
 
 def train(trio: Trio, node: LabelNode, plan) -> bytes:
@@ -87,8 +88,8 @@ def test_the_debit_is_reserved_before_training_and_final_before_a_contribution_l
     nodes, plan = trio.nodes(tmp_path), trio.plan(training=training)
     alto = nodes[ALTO]
     seen = []
-    learn = alto._learner.learn
-    alto._learner.learn = lambda *given: seen.append(alto._ledger.state(plan.question())) or learn(*given)
+    learn = alto._trainer.learn
+    alto._trainer.learn = lambda *given: seen.append(alto._ledger.state(plan.question())) or learn(*given)
     chunk = alto._chunk
     alto._chunk = lambda index: seen.append(alto._ledger.state(plan.question())) or chunk(index)
     Play(trio, nodes, plan).train().play()
@@ -125,7 +126,7 @@ def test_a_node_killed_between_reserving_and_keeping_trains_again_and_pays_once(
     def killed(*_: object) -> None:
         raise KeyboardInterrupt
 
-    alto._learner.learn = killed
+    alto._trainer.learn = killed
     with pytest.raises(KeyboardInterrupt):
         train(trio, alto, plan)
     alto.close()
@@ -151,7 +152,7 @@ def test_a_plan_beyond_the_policy_is_refused_by_name_and_nothing_is_trained(
     trio: Trio, tmp_path: Path, limits: dict, plan: dict, error: type[PolicyRefusal], words: tuple[str, ...]
 ) -> None:
     alto = strict(trio, tmp_path, **limits)
-    alto._learner.learn = lambda *_: pytest.fail("it trained")
+    alto._trainer.learn = lambda *_: pytest.fail("it trained")
     with pytest.raises(error) as caught:
         train(trio, alto, trio.plan(training=NOISY, **plan))
     assert type(caught.value) is error
@@ -219,7 +220,7 @@ def test_a_ledger_older_than_what_the_node_keeps_stops_the_node(trio: Trio, tmp_
 
 def test_a_withdrawn_recording_is_trained_on_no_more(trio: Trio, tmp_path: Path) -> None:
     alto = strict(trio, tmp_path)
-    (only,) = alto._learner.recordings
+    (only,) = alto._trainer.recordings
     alto._ledger.withdraw(only)
     with pytest.raises(InputError, match="No recording counts"):
         train(trio, alto, trio.plan(training=NOISY))

@@ -189,11 +189,11 @@ def test_ctrl_c_leaves_a_valid_vault_that_the_next_run_completes(
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     ) as process:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while not list((tmp_path / "vault").glob("shards/*.pbv")) and time.monotonic() < deadline:
             time.sleep(0.02)
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the whole foreground group
-        output, errors = process.communicate(timeout=30)
+        output, errors = process.communicate(timeout=120)
     assert process.returncode == 130, output + errors
     assert "Interrupted" in output
     assert "Traceback" not in errors

@@ -42,7 +42,7 @@ def plan(trio: Trio) -> RoundPlan:
 
 @pytest.fixture
 def alto(trio: Trio, tmp_path: Path) -> LabelNode:
-    return LabelNode(trio.config(ALTO, tmp_path))
+    return trio.node(ALTO, tmp_path)
 
 
 def total_of(plan: RoundPlan, seed: int = 0) -> np.ndarray:
@@ -80,7 +80,7 @@ def stepped(trio: Trio, plan: RoundPlan, total: np.ndarray, node: LabelNode) -> 
     """The hash of the model that a step in one piece leads to."""
     mean = mean_update(total.astype(np.uint64), 3, plan)
     moved, _ = step(trio.start, mean, Motion.none(len(trio.start)), plan.step)
-    return state_hash(unflatten(moved, node._learner.like))
+    return state_hash(unflatten(moved, node._trainer.like))
 
 
 def waiting(folder: Path) -> list[Path]:
@@ -116,9 +116,9 @@ def test_a_node_that_restarts_between_two_chunks_goes_on(trio, alto, plan, tmp_p
     for part in parts[:-1]:
         hand(trio, alto, plan, part)
         hand(trio, alto, plan, part)
-        alto = LabelNode(trio.config(ALTO, tmp_path))
+        alto = trio.node(ALTO, tmp_path)
     assert hand(trio, alto, plan, parts[-1]).kind == e.APPLIED
-    assert LabelNode(trio.config(ALTO, tmp_path))._held.shared.hash == stepped(trio, plan, total, alto)
+    assert trio.node(ALTO, tmp_path)._held.shared.hash == stepped(trio, plan, total, alto)
 
 
 def test_what_waits_on_the_disk_is_encrypted(trio, alto, plan, tmp_path) -> None:

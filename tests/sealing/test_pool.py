@@ -103,11 +103,11 @@ def test_no_worker_outlives_its_parent(tmp_path: Path, how: signal.Signals) -> N
     assert len(workers) >= 2
     if how == signal.SIGINT:
         os.killpg(parent.pid, how)  # as a terminal does
-        _, errors = parent.communicate(timeout=30)
+        _, errors = parent.communicate(timeout=120)
         assert errors.count(b"Traceback") == 1, errors.decode()
     else:
         parent.kill()
-        parent.communicate(timeout=30)
+        parent.communicate(timeout=120)
     deadline = time.monotonic() + 20
     while any(w.is_running() and w.status() != psutil.STATUS_ZOMBIE for w in workers) and time.monotonic() < deadline:
         time.sleep(0.05)

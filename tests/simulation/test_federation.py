@@ -63,7 +63,8 @@ BODIES = {
     "publish": exchanges.Publish,
     "published": exchanges.ModelHash,
 }
-TRAINING = PlainTraining(steps=6, batch=3, learning_rate=1e-2, clip=2.0)
+TRAINING = PlainTraining(steps=2, batch=2, learning_rate=1e-2, clip=2.0)
+LEARNING = PlainTraining(steps=6, batch=3, learning_rate=1e-2, clip=2.0)  # enough for a model to get better
 NOISY = DistributedDp(noise_multiplier=1.5, sampling=1.0, batch=6.0, colluders=1, clip=0.5)
 ALONE = LocalDp(noise_multiplier=1.5, sampling=1.0, batch=2.0, steps=2, clip=0.5, bound=2.0)
 
@@ -148,6 +149,7 @@ def anew(
 def test_rounds_lower_the_held_out_loss_of_every_label(
     config: FederationConfig, nodes: dict[str, NodeConfig], parties: Parties
 ) -> None:
+    config = config.model_copy(update={"training": LEARNING})
     simulate(config, nodes, parties.custodian)
     history = last_state(config).history
     assert [record.round for record in history] == [0, 1, 2, 3]
@@ -177,6 +179,7 @@ def test_in_sealed_rounds_the_coordinator_learns_the_model_only_when_the_labels_
 def test_masked_and_sealed_rounds_of_one_seed_learn_the_same_within_rounding(
     config: FederationConfig, nodes: dict[str, NodeConfig], parties: Parties, tmp_path: Path, mode: str
 ) -> None:
+    config = config.model_copy(update={"training": LEARNING})
     simulate(config, nodes, parties.custodian)
     again, fresh, custodian = anew(tmp_path / "again", config, nodes, parties)
     other = "sealed" if mode == "masked" else "masked"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -41,6 +42,28 @@ def parties(tmp_path_factory: pytest.TempPathFactory) -> Parties:
     return enrol(home, "trio", {member: home / member for member in MEMBERS})
 
 
+@pytest.fixture(scope="module")
+def one_cluster() -> Iterator[None]:
+    """Ray is started once, by the first run that needs it, and stays for the next; it starts in half a minute."""
+    import ray
+
+    begin, end = ray.init, ray.shutdown
+
+    def init(**given: object) -> None:
+        if not ray.is_initialized():
+            begin(**given)
+
+    def shutdown() -> None:
+        if not ray.is_initialized():  # what is left of a start that failed
+            end()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ray, "init", init)
+        patch.setattr(ray, "shutdown", shutdown)
+        yield
+    end()
+
+
 def federation(
     folder: Path, base: Path, vaults: dict[str, Path], parties: Parties, mode: str
 ) -> tuple[FederationConfig, dict[str, NodeConfig], CustodianConfig | None]:
@@ -76,6 +99,7 @@ def last_hash(config: FederationConfig) -> str:
     return state.history[-1].adapter_hash
 
 
+@pytest.mark.usefixtures("one_cluster")
 def test_sealed_rounds_on_ray_lead_to_the_adapter_of_the_in_process_engine(
     tmp_path: Path, tiny_base: Path, vaults: dict[str, Path], parties: Parties
 ) -> None:
@@ -88,6 +112,7 @@ def test_sealed_rounds_on_ray_lead_to_the_adapter_of_the_in_process_engine(
     assert sorted(set(stages)) == [0, 1, 2]
 
 
+@pytest.mark.usefixtures("one_cluster")
 def test_what_ends_the_run_comes_through_the_engine_by_its_name(
     tmp_path: Path, tiny_base: Path, vaults: dict[str, Path], parties: Parties
 ) -> None:

@@ -6,11 +6,14 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 from tunes import recording_of, tune
 
+from partbook.cli import main
 from partbook.errors import ConfigError, InputError
 from partbook.model.adapter import load_adapter, state_hash
 from partbook.music.tokens import Tokenizer
@@ -35,18 +38,53 @@ def vaults(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer: Tokenizer) 
     return paths
 
 
-def simulate(base: Path, vaults: list[Path], out: Path, *more: str) -> subprocess.CompletedProcess[str]:
-    arguments = [*map(str, vaults), "--out", str(out), "--base", str(base), *more]
-    command = [sys.executable, "-m", "partbook.cli", "simulate", *arguments]
+@dataclass(frozen=True)
+class Done:
+    """How the command ended, and what it said."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+class Simulate(Protocol):
+    """The command, on these vaults."""
+
+    def __call__(self, base: Path, vaults: list[Path], out: Path, *more: str) -> Done: ...
+
+
+def words(base: Path, vaults: list[Path], out: Path, *more: str) -> list[str]:
+    return ["simulate", *map(str, vaults), "--out", str(out), "--base", str(base), *more]
+
+
+def in_a_process(base: Path, vaults: list[Path], out: Path, *more: str) -> Done:
+    command = [sys.executable, "-m", "partbook.cli", *words(base, vaults, out, *more)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "120"}
-    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    return Done(done.returncode, done.stdout, done.stderr)
+
+
+@pytest.fixture
+def simulate(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Simulate:
+    """The command line in this process, from its arguments to its exit code; one test below starts a real one."""
+
+    def run(base: Path, vaults: list[Path], out: Path, *more: str) -> Done:
+        monkeypatch.setattr(sys, "argv", ["partbook", *words(base, vaults, out, *more)])
+        monkeypatch.setenv("COLUMNS", "120")
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        said, errors = capfd.readouterr()
+        return Done(int(ended.value.code or 0), said, errors)
+
+    return run
 
 
 PLAIN = ("--noise", "none", "--steps", "2", "--batch", "2", "--rounds", "2", "--seed", "3")
 
 
 def test_a_sealed_trial_survives_a_drop_and_leaves_the_adapter_that_its_last_round_names(
-    tiny_base: Path, vaults: list[Path], tmp_path: Path
+    tiny_base: Path, vaults: list[Path], tmp_path: Path, simulate: Simulate
 ) -> None:
     done = simulate(tiny_base, vaults, tmp_path / "out", *PLAIN, "--drop", "cantus@contribute:1", "--json")
     assert done.returncode == 0, done.stderr
@@ -72,11 +110,11 @@ def test_a_sealed_trial_survives_a_drop_and_leaves_the_adapter_that_its_last_rou
 
 
 def test_a_round_below_the_threshold_ends_with_code_2_and_the_same_command_goes_on(
-    tiny_base: Path, vaults: list[Path], tmp_path: Path
+    tiny_base: Path, vaults: list[Path], tmp_path: Path, simulate: Simulate
 ) -> None:
     out = tmp_path / "out"
     drops = ("--drop", "bass@share:2", "--drop", "tenor@share:2")
-    stopped = simulate(tiny_base, vaults, out, *PLAIN, "--locks", "masked", *drops)
+    stopped = in_a_process(tiny_base, vaults, out, *PLAIN, "--locks", "masked", *drops)
     assert stopped.returncode == 2
     assert "CohortTooSmall: Round 2" in stopped.stderr
     assert "Traceback" not in stopped.stderr
@@ -96,7 +134,7 @@ def test_a_round_below_the_threshold_ends_with_code_2_and_the_same_command_goes_
 
 @pytest.mark.parametrize("kind", ["distributed", "local"])
 def test_a_noisy_trial_states_both_epsilons_of_every_round_as_the_ledgers_have_them_and_gets_no_fresh_budget(
-    tiny_base: Path, vaults: list[Path], tmp_path: Path, kind: str
+    tiny_base: Path, vaults: list[Path], tmp_path: Path, kind: str, simulate: Simulate
 ) -> None:
     noise = ("--noise", kind, "--epsilon", "5", "--delta", "1e-4", "--sampling", "0.5", "--rounds", "2")
     done = simulate(tiny_base, vaults, tmp_path, *noise, "--locks", "masked", "--scope", "norms", "--json")

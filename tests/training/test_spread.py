@@ -202,7 +202,7 @@ def test_workers_do_not_outlive_a_parent_that_was_killed(
 def test_a_node_that_lost_a_worker_trains_again_and_pays_once(trio: Trio, tmp_path: Path) -> None:
     config = trio.parties.node(trio.config(MEMBERS[0], tmp_path), Policy(modes=("masked",), epsilon_recording=100.0))
     node = LabelNode(config)
-    node._learner = learner = Learner(config.base, config.vault, config.key, seed=None, devices=["cpu", "cpu"])
+    node._trainer = learner = Learner(config.base, config.vault, config.key, seed=None, devices=["cpu", "cpu"])
     plan = trio.plan(training=DistributedDp(noise_multiplier=1.5, sampling=1.0, batch=3.0, clip=0.5))
     given = trio.signed(plan), trio.start.tobytes()
     assert learner._spread is not None

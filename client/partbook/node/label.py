@@ -44,7 +44,7 @@ from partbook.model.adapter import in_scope, state_hash, unflatten
 from partbook.model.checkpoint import BASE, base_manifest
 from partbook.node.held_model import MODEL_FILE, HeldModel
 from partbook.node.keeping import Keeping
-from partbook.node.learning import Learned, Learner
+from partbook.node.learning import Learned, Learner, Trainer
 from partbook.node.ledger import LEDGER_FILE, Ledger
 from partbook.node.pausing import must_not_be_paused
 from partbook.node.policy import Policy
@@ -113,6 +113,11 @@ class NodeConfig:
         return self.state or self.vault / "rounds"
 
     @property
+    def training_seed(self) -> str | None:
+        """Two labels with one seed visit their recordings each in an order of its own."""
+        return None if self.seed is None else f"{self.seed}/{self.member}"
+
+    @property
     def model(self) -> Path:
         """Where the label keeps the model that sealed rounds lead to."""
         return self.kept / MODEL_FILE
@@ -121,8 +126,12 @@ class NodeConfig:
 class LabelNode:
     """One label's side of the rounds."""
 
-    def __init__(self, config: NodeConfig) -> None:
+    def __init__(self, config: NodeConfig, trainer: Trainer | None = None) -> None:
         """Load keys and base model, cut the vault's recordings into windows, take up what was left unfinished.
+
+        Args:
+            config: where things are.
+            trainer: of this base model, vault and seed, where the process has one already; loaded where None.
 
         Raises:
             VaultError: the vault cannot be opened, or the ledger is broken.
@@ -140,9 +149,17 @@ class LabelNode:
         self._seal_key = self._custodians_key()
         self._base_hash: str = base_manifest(config.base)["files"]["model.safetensors"]
         self._policy = Policy.in_force(config.vault, config.policy)
-        seed = None if config.seed is None else f"{config.seed}/{config.member}"
-        self._learner = Learner(
-            config.base, config.vault, config.key, seed=seed, gpu_share=self._policy.gpu_share, devices=config.devices
+        self._trainer = (
+            trainer
+            if trainer is not None
+            else Learner(
+                config.base,
+                config.vault,
+                config.key,
+                seed=config.training_seed,
+                gpu_share=self._policy.gpu_share,
+                devices=config.devices,
+            )
         )
         with Vault.open(config.vault, config.key) as vault:
             self._kept = Keeping(config.kept, vault.rounds_key)
@@ -154,7 +171,7 @@ class LabelNode:
             self._identity,
             self._receiving,
             self._policy,
-            self._learner.like,
+            self._trainer.like,
         )
         self._plan: RoundPlan | None = None
         self._round: NodeRound | None = None
@@ -169,7 +186,7 @@ class LabelNode:
     def close(self) -> None:
         """Let go of the ledger. The node answers nothing afterwards."""
         with self._busy:
-            self._learner.close()
+            self._trainer.close()
             self._ledger.close()
 
     @property
@@ -342,7 +359,7 @@ class LabelNode:
             if adapter is None or len(adapter) % 4:
                 raise CorruptMessage("The plan came without the adapter it starts from; the coordinator must send it.")
             try:
-                state = unflatten(np.frombuffer(adapter, dtype="<f4").astype(np.float32), self._learner.like)
+                state = unflatten(np.frombuffer(adapter, dtype="<f4").astype(np.float32), self._trainer.like)
             except ConfigError as error:
                 raise UnknownModel(f"{error} The coordinator must use the base model that the plan names.") from error
             if state_hash(state) != plan.model_hash:
@@ -356,7 +373,7 @@ class LabelNode:
     def _learn(self, plan: RoundPlan, state: dict[str, Tensor]) -> None:
         question = plan.question()
         self._drop_unsent(plan.federation, question)
-        self._ledger.join(self._learner.recordings)
+        self._ledger.join(self._trainer.recordings)
         self._ledger.reserve(
             plan.federation,
             self._roster.coordinator.fingerprint,
@@ -368,8 +385,8 @@ class LabelNode:
             note=f"{plan.mode}, {plan.training.kind}",
         )
         # Asked after the reservation: who is withdrawn from here on has paid for what is trained now.
-        self._learner.keep(self._ledger.join(self._learner.recordings))
-        learned = self._learner.learn(plan, state)
+        self._trainer.keep(self._ledger.join(self._trainer.recordings))
+        learned = self._trainer.learn(plan, state)
         head = json.dumps({"question": question, "round": plan.round}).encode()
         self._kept.put(VECTOR, len(head).to_bytes(4, "big"), head, learned.vector.data)
         self._vector, self._question, self._answered_round = learned.vector, question, plan.round

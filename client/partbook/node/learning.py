@@ -21,6 +21,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -58,6 +59,36 @@ class Learned:
     loss: float
     norm: float
     drawn: int
+
+
+class Trainer(Protocol):
+    """What a label's node trains with: a base model, and the recordings of its vault that are not withdrawn.
+
+    `Learner` is the one that nodes load for themselves. Whoever opens many nodes on the same vault in one process may
+    load one and hand it to each.
+    """
+
+    @property
+    def like(self) -> dict[str, Tensor]:
+        """An adapter state of the base model, which gives names and shapes."""
+        ...
+
+    @property
+    def recordings(self) -> tuple[str, ...]:
+        """Identifiers of what is trained on."""
+        ...
+
+    def keep(self, recordings: Sequence[str]) -> None:
+        """Train with these recordings alone from now on; InputError if there are none of them left."""
+        ...
+
+    def learn(self, plan: RoundPlan, state: dict[str, Tensor]) -> Learned:
+        """The answer to a plan, from the adapter it starts from."""
+        ...
+
+    def close(self) -> None:
+        """Let go of whatever is held beyond this process's memory."""
+        ...
 
 
 class Learner:

@@ -45,6 +45,7 @@ from partbook.model.adapter import attach
 from partbook.model.config import ModelConfig
 from partbook.model.transformer import PartbookModel
 from partbook.privacy.mechanism import NoisyGrid
+from partbook.threads import exactly
 from partbook.training.devices import take_share
 from partbook.training.replica import Keyed, Replica, Summed, Task
 
@@ -226,7 +227,7 @@ def _undisturbed() -> Iterator[None]:
 def _work(pipe: Connection, device_name: str, share: float, threads: int) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     # As many as the parent would use: how a sum is split between threads decides its last bits.
-    torch.set_num_threads(threads)
+    exactly(threads)
     device = torch.device(device_name)
     with contextlib.suppress(EOFError, ConnectionError):  # the parent's end closes with the parent
         base: _Base = pipe.recv()

@@ -26,6 +26,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Final, Literal, Self
 
 from partbook.errors import AnalysisCrashed, AudioError, InputError, ScoreError, UnreadableAudio, WithdrawnRecording
+from partbook.threads import one_thread_each
 from partbook.vault.analysis import Analysis, analyse
 from partbook.vault.store import Vault, withdrawn_reason
 from partbook.vault.transcription import Transcriber
@@ -305,7 +306,7 @@ class Workers:
         others = set(multiprocessing.active_children()) - self._started
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
-            with _environment(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1"):
+            with _environment(**one_thread_each()):
                 return pool.submit(_work, path, tokenizer, program)
         finally:
             self._started = set(multiprocessing.active_children()) - others

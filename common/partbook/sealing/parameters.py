@@ -83,12 +83,14 @@ class SealPublic:
 
     Attributes:
         blob: TenSEAL's context with the public key and nothing else, in the one spelling TenSEAL 0.3.18 writes.
+        native: that context, loaded once.
 
     Raises:
         UnusableKey: the blob is something else, is for other parameters, or holds more than a public key.
     """
 
     blob: bytes = field(repr=False)
+    native: Any = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         native = _load(self.blob, "public")
@@ -102,6 +104,7 @@ class SealPublic:
                 "This public key of a seal is not spelt as TenSEAL 0.3.18 writes one; it was edited, or carries more "
                 "than the key. Ask the custodian for the original file."
             )
+        object.__setattr__(self, "native", native)
 
     def __repr__(self) -> str:
         return f"SealPublic({self.key_id[:16]}…)"
@@ -113,11 +116,6 @@ class SealPublic:
     def key_id(self) -> str:
         """SHA-256, in hex, of a label, `PARAMETER_HASH` and the blob: what rosters, plans and chunks name."""
         return _key_id(self.blob)
-
-    @functools.cached_property
-    def native(self) -> Any:
-        """TenSEAL's context, loaded once."""
-        return _load(self.blob, "public")
 
     def write(self, path: Path) -> None:
         """Write the blob as it is.

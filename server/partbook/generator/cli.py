@@ -19,6 +19,7 @@ from rich.table import Table
 
 from partbook.errors import ConfigError, GenerationError, InputError, IntegrityError
 from partbook.identity.passphrase import given_passphrase, passphrase_of
+from partbook.threads import one_thread
 
 if TYPE_CHECKING:
     from partbook.generator.composing import Bar, Piece, PieceRequest
@@ -98,12 +99,11 @@ def run_server(
     """Offer a release over gRPC until SIGTERM or Ctrl-C; pieces being written then are finished first."""
     if (tls_cert is None) != (tls_key is None):
         raise ConfigError("--tls-cert and --tls-key belong together; give both or neither.")
+    one_thread()  # for each piece
     opened = _open(folder, signer)
     with _status("Loading the generator"):
-        from partbook.generator.release import write_with_one_thread
         from partbook.generator.serving import GeneratorServer, TlsFiles, is_loopback
 
-        write_with_one_thread()
         tls = TlsFiles(tls_cert, tls_key) if tls_cert and tls_key else None
         server = GeneratorServer(opened, address, tls=tls, most_at_once=at_once)
 
@@ -173,9 +173,9 @@ def run_generate(
             memory=prompts.memory_of_audio(prime) if prime is not None else None,
         )
         if opened is not None:
-            from partbook.generator.release import load_generator, write_with_one_thread
+            from partbook.generator.release import load_generator
 
-            write_with_one_thread()
+            one_thread()
             events = composing.compose(load_generator(opened), request)
         elif server is not None:
             from partbook.generator.remote import compose_remotely

@@ -182,18 +182,6 @@ def _fold(model: PartbookModel) -> None:
             setattr(model.get_submodule(owner), child, layer.linear)
 
 
-def write_with_one_thread() -> None:
-    """Let this process compute each piece with one thread, unless OMP_NUM_THREADS says otherwise.
-
-    A step of one token is too small to share: on two busy cores, two threads wait for each other and write 8
-    tokens a second where one writes 120.
-    """
-    if "OMP_NUM_THREADS" not in os.environ:
-        import torch
-
-        torch.set_num_threads(1)
-
-
 def _tokenizer(blob: bytes) -> Any:
     from partbook.music.tokens import Tokenizer
 

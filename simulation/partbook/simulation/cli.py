@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from partbook.threads import one_thread
+
 if TYPE_CHECKING:
     from partbook.coordinator.rounds import Progress
 
@@ -141,6 +143,7 @@ def run(
 
     A second run finds the recordings and vaults it needs already there. Its ledgers begin anew, with nothing spent.
     """
+    one_thread()
     import dataclasses
     import datetime
     import json
@@ -305,6 +308,7 @@ def trial(
 
     Exit code 2 and the reason where a round could not be finished: the state is kept, and the same command goes on.
     """
+    one_thread()
     import datetime
     import json
 

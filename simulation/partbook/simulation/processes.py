@@ -36,6 +36,7 @@ from partbook.node.policy import Policy
 from partbook.node.timing import PartyTiming
 from partbook.plan.federation import FederationConfig
 from partbook.simulation.parties import ANYTHING, Parties, enrol
+from partbook.threads import one_thread_each
 
 COORDINATOR: Final = "coordinator"
 READY: Final = 180.0  # seconds within which a process must say that it is there
@@ -43,8 +44,6 @@ _ENVIRONMENT: Final = {
     "FLWR_TELEMETRY_ENABLED": "0",
     "FLWR_DISABLE_UPDATE_CHECK": "1",
     "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
-    # Many processes share this machine's cores, and sums of floats must not depend on how many threads took part.
-    "OMP_NUM_THREADS": "1",
 }
 
 
@@ -352,7 +351,7 @@ class ProcessFederation:
         path = self.log(name)
         path.parent.mkdir(exist_ok=True)
         command = [*(self.command.get(name) or [sys.executable, "-m", "partbook.cli"]), *arguments]
-        environment = {**os.environ, **_ENVIRONMENT, **self.environment.get(name, {})}
+        environment = {**os.environ, **_ENVIRONMENT, **one_thread_each(), **self.environment.get(name, {})}
         with path.open("wb") as log:
             self.processes[name] = self.popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True

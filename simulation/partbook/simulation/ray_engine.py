@@ -29,7 +29,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import tomli_w
-import torch
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
@@ -46,6 +45,7 @@ from partbook.node.app import close_nodes, flower_config
 from partbook.node.label import NodeConfig
 from partbook.plan.federation import FederationConfig
 from partbook.simulation.federation import written
+from partbook.threads import exactly
 
 PARTIES: Final = "PARTBOOK_SIMULATED_PARTIES"
 """The environment variable that names the list of parties; set for Ray's processes alone."""
@@ -69,7 +69,7 @@ class EveryParty(ClientApp):
             ConfigError: this is no simulation of ours.
         """
         values, threads = _party(context)
-        torch.set_num_threads(threads)
+        exactly(threads)
         own = Context(context.run_id, context.node_id, values, context.state, {})
         with _alone(values):
             try:

@@ -7,9 +7,15 @@ the same rounds with every label's recordings in one place. It is scored and for
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from queue import SimpleQueue
+from types import TracebackType
+from typing import Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +25,7 @@ from partbook.coordinator.checkpoints import RoundRecord
 from partbook.coordinator.validation import ValidationSet
 from partbook.model.adapter import adapter_state, apply_adapter, attach, flatten, selection, unflatten
 from partbook.model.checkpoint import load_model, load_tokenizer
+from partbook.model.likelihood import evaluate
 from partbook.model.scope import Scope
 from partbook.model.transformer import PartbookModel, pick_device
 from partbook.node.label import NodeConfig
@@ -29,10 +36,11 @@ from partbook.plan.training import DistributedDp, LocalDp
 from partbook.privacy.sampling import poisson_sample
 from partbook.training.clipping import clip
 from partbook.training.examples import Examples
-from partbook.training.per_recording import recording_updates
+from partbook.training.replica import TOKENS, MicroBatch, RecordingUpdate, Replica, Task, micro_batches
 from partbook.vault.store import Vault
 
-_POINTS = 12  # of a curve, about; scoring a model takes as long as a label's training does
+_AT_ONCE: Final = 4  # threads at most: a micro-batch takes a quarter of a gigabyte
+_POINTS: Final = 12  # of a curve, about; scoring a model takes as long as a label's training does
 
 
 class RoundScores:
@@ -103,17 +111,55 @@ def without_noise(
     # With distributed noise the labels' sums are one sum, over one batch; with local noise each divides by its own.
     pools = heard if isinstance(training, LocalDp) else [[one for own in heard for one in own]]
     examples = [Examples(pool, tokenizer, model.config.context) for pool in pools]
-    for number in range(1, rounds + 1):
-        found = [
-            _noiseless(model, adapter, like, places, pool, training, tokenizer.pad, random, scope) for pool in examples
-        ]
-        adapter, motion = step(adapter, np.mean(found, axis=0), motion, rule, places)
-        on_round(number)
+    with _Replicas(base) as replicas:
+        for number in range(1, rounds + 1):
+            found = [
+                _noiseless(replicas, adapter, like, places, pool, training, tokenizer.pad, random, scope)
+                for pool in examples
+            ]
+            adapter, motion = step(adapter, np.mean(found, axis=0), motion, rule, places)
+            on_round(number)
     return _scored(model, unflatten(adapter, like), validation, base)
 
 
+class _Replicas:
+    """Copies of the base model, one for each of a few cores, which share micro-batches out.
+
+    A micro-batch is what it would be for a single copy, and so is what comes of it: sums are made by whoever asked.
+    """
+
+    def __init__(self, base: Path) -> None:
+        device = pick_device()
+        count = _cores() if device.type == "cpu" else 1
+        self._free: SimpleQueue[Replica] = SimpleQueue()
+        for _ in range(count):
+            self._free.put(Replica(attach(load_model(base)).to(device)))
+        self._threads = ThreadPoolExecutor(count, thread_name_prefix="replica")
+        self.budget: Final = TOKENS[device.type]
+
+    def updates(self, task: Task, batches: Iterable[MicroBatch]) -> Iterator[RecordingUpdate]:
+        """The clipped update of each recording, in the order of the micro-batches, as `Replica.updates` has it."""
+        for found in self._threads.map(partial(self._of_one, task), batches):
+            yield from found
+
+    def _of_one(self, task: Task, batch: MicroBatch) -> list[RecordingUpdate]:
+        replica = self._free.get()
+        try:
+            return list(replica.updates(task, [batch]))
+        finally:
+            self._free.put(replica)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._threads.shutdown(cancel_futures=True)
+
+
 def _noiseless(
-    model: PartbookModel,
+    replicas: _Replicas,
     adapter: NDArray[np.float32],
     like: Mapping[str, Tensor],
     places: NDArray[np.int64],
@@ -130,16 +176,25 @@ def _noiseless(
         now[places] += moved.astype(np.float32)
         drawn = poisson_sample(len(examples), training.sampling)
         total = np.zeros(len(places), np.float64)
-        for one in recording_updates(model, unflatten(now, like), examples, drawn, training, pad, random, scope=scope):
-            total += one.vector
+        batches = micro_batches(examples, drawn, training.windows, random, replicas.budget)
+        for one in replicas.updates(Task(unflatten(now, like), training, pad, scope), batches):
+            total += one.vector  # in the same order however many replicas there are: these are sums of floats
         moved += rate * total / training.batch
     if isinstance(training, LocalDp):
         moved = clip(moved.astype(np.float32), training.bound)[0].astype(np.float64)
     return moved
 
 
+def _cores() -> int:
+    return min(os.cpu_count() or 1, _AT_ONCE)
+
+
 def _scored(
     model: PartbookModel, state: Mapping[str, Tensor], validation: ValidationSet, base: Path
 ) -> dict[str, float]:
     apply_adapter(model, state)
-    return {label: score.per_token for label, score in validation.score(model, load_tokenizer(base)).items()}
+    tokenizer = load_tokenizer(base)
+    # Scoring changes nothing in the model, so labels' recordings can be scored side by side.
+    with ThreadPoolExecutor(_cores(), thread_name_prefix="score") as threads:
+        scores = threads.map(lambda recordings: evaluate(model, tokenizer, recordings), validation.by_label.values())
+        return {label: score.per_token for label, score in zip(validation.by_label, scores, strict=True)}

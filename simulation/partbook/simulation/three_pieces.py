@@ -15,7 +15,7 @@ from partbook.coordinator.validation import ValidationSet
 from partbook.errors import GenerationError
 from partbook.generator.composing import Generator, Piece, PieceRequest, compose
 from partbook.generator.pieces import write_piece
-from partbook.generator.release import Release, load_generator, write_with_one_thread
+from partbook.generator.release import Release, load_generator
 from partbook.music.mel import MEMORY_SECONDS, memory_before
 from partbook.music.metrics import copied_span, figures
 from partbook.music.notes import Notes
@@ -24,6 +24,7 @@ from partbook.music.tokens import Tokenizer, notes_of
 from partbook.simulation.collections import COLLECTIONS
 from partbook.simulation.pictures import piano_roll
 from partbook.simulation.report import PieceReport
+from partbook.threads import one_thread_within
 from partbook.vault.analysis import BEATS_PER_BAR
 
 PIECES: Final = 3
@@ -75,11 +76,11 @@ def three_pieces(
     ]
     assert len(wanted) == PIECES, "whoever watches was told how many there are"
     generator = load_generator(release)
-    write_with_one_thread()
     recordings = [r for many in validation.by_label.values() for r in many]
     made = []
     for number, (name, title, how, prompt, memory) in enumerate(wanted):
-        piece = _written_by(generator, PieceRequest(seed * 1000 + number, seconds, prompt=prompt, memory=memory))
+        with one_thread_within():
+            piece = _written_by(generator, PieceRequest(seed * 1000 + number, seconds, prompt=prompt, memory=memory))
         made.append(_kept(piece, folder, name, title, how, release, recordings))
         on_piece(title)
     return made

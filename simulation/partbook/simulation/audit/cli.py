@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from partbook.threads import one_thread
+
 if TYPE_CHECKING:
     from partbook.simulation.audit.results import AuditResult
     from partbook.simulation.watching import RichWatcher
@@ -52,6 +54,7 @@ def audit(
     Exit code 0 where everything found is within the claim, 1 where an attack went beyond it, 2 where something is
     wrong with the question.
     """
+    one_thread()
     import datetime
     import time
 

@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from partbook.errors import ScoreError
@@ -51,6 +50,7 @@ from partbook.simulation.base import written
 from partbook.simulation.collections import COLLECTIONS, Pool, split
 from partbook.simulation.parties import enrol
 from partbook.simulation.performance import perform
+from partbook.threads import one_thread_within
 from partbook.training.examples import Examples
 from partbook.training.per_recording import recording_updates
 from partbook.vault.store import Vault
@@ -312,9 +312,7 @@ def run(
     length = length or (12 if quick else LENGTH)
     effort = effort or (Effort((12,), 4, 4, 24) if quick else Effort((16,), 6, 6, 48))
     tokenizer = load_tokenizer(base)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # products are too small to share, and two busy threads wait for each other
-    try:
+    with one_thread_within():  # products are too small to share
         found: dict[str, list[Recovered]] = {name: [] for name in READINGS}
         cosines: dict[str, list[float]] = {name: [] for name in READINGS}
         chance: list[dict[str, Recovered]] = []
@@ -333,8 +331,6 @@ def run(
                 guess: Guess = matcher.invert(reading.numbers, sharpness=reading.sharpness)
                 found[name].append(Recovered.of(guess.tokens, truth))
                 cosines[name].append(guess.cosine)
-    finally:
-        torch.set_num_threads(threads)
     means = {name: Recovered.mean(several) for name, several in found.items()}
     guessed = {name: Recovered.mean([c[name] for c in chance]) for name in chance[0]}
     level = Recovered(max(g.exact for g in guessed.values()), max(g.bag for g in guessed.values()))
