@@ -1,10 +1,8 @@
 """`partbook node start` as a process of its own: a hostile bundle, one host alone, pausing, leaving."""
 
-import contextlib
 import json
 import os
 import secrets
-import signal
 import subprocess
 import sys
 import zipfile
@@ -17,7 +15,7 @@ import tomli_w
 from flwr.cli.build import build_fab_from_files
 from support.fork_server import Forked
 from support.fork_server import run as forked
-from switchboard import ServerApp, Switchboard, until
+from switchboard import ServerApp, Switchboard, end, until
 from trio import MEMBERS, Trio
 from typer.testing import CliRunner
 
@@ -120,9 +118,7 @@ class NodeProcess:
 
     def end(self) -> None:
         if self.process is not None and self.process.poll() is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait(30)
+            end(self.process)
 
 
 @pytest.fixture(scope="module")
