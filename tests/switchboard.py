@@ -40,7 +40,7 @@ from partbook.identity.message import COORDINATOR
 from partbook.identity.roster import DOMAIN, Roster
 from partbook.identity.tls import Leaf, client_context, renewed
 from partbook.simulation.parties import CUSTODIAN, Parties, enrol
-from partbook.simulation.processes import free_port
+from partbook.simulation.ports import lease_port
 
 FEDERATION = "switchboard"
 MEMBERS = ("Alto", "Bass", "Tenor")
@@ -77,9 +77,9 @@ class Switchboard:
             hosts=("localhost", "127.0.0.1"),
         )
         settings = {
-            "listen": f"127.0.0.1:{free_port()}",
+            "listen": f"127.0.0.1:{lease_port()}",
             "hosts": ["localhost", "127.0.0.1"],
-            "superlink_port": free_port(),
+            "superlink_port": lease_port(),
             "metrics_port": 0,
         }
         (folder / "server.toml").write_text(tomli_w.dumps(settings))

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import stat
 import subprocess
 import sys
@@ -27,6 +26,7 @@ from partbook.coordinator.locks import is_taken
 from partbook.coordinator.running import Done, Event, rounds_done, run, stop
 from partbook.coordinator.supervisor import listens
 from partbook.errors import CohortTooSmall, ConfigError
+from partbook.simulation.ports import lease_port
 
 PROJECT = """
 [project]
@@ -86,10 +86,7 @@ class Started:
         parties = trio.parties
         roster = shutil.copy(parties.roster, folder / "roster.toml")
         init(folder, roster=roster, key=parties.coordinator, seal_key=parties.seal_key, rounds=3)
-        probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(3)]
-        front, superlink, metrics = (probe.getsockname()[1] for probe in probes)
-        for probe in probes:
-            probe.close()
+        front, superlink, metrics = (lease_port() for _ in range(3))
         (folder / "server.toml").write_text(
             f'listen = "127.0.0.1:{front}"\nsuperlink_port = {superlink}\nmetrics_port = {metrics}\n'
             "attempts = 2\nwait = 0.1\n"

@@ -35,6 +35,7 @@ from partbook.identity.tls import client_context, renewed, server_context
 from partbook.node import contract, fleet, pinned
 from partbook.node.fleet import Incoming, Link, Stopped
 from partbook.plan import wire
+from partbook.simulation.ports import lease_port
 
 
 @pytest.fixture
@@ -289,10 +290,8 @@ def test_an_earlier_life_that_is_surely_over_is_said_goodbye_for(
 def test_waiting_ends_when_it_is_told_to(board: Switchboard) -> None:
     stop = threading.Event()
     stop.set()
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        nobody = taken.getsockname()[1]
     with (
-        Link(f"localhost:{nobody}", board.context("Alto"), board.leaf("Alto"), stop=stop) as link,
+        Link(f"localhost:{lease_port()}", board.context("Alto"), board.leaf("Alto"), stop=stop) as link,
         pytest.raises(Stopped),
     ):
         link.connect()
@@ -302,10 +301,8 @@ def test_waiting_ends_when_it_is_told_to(board: Switchboard) -> None:
 
 
 def test_nobody_there_is_said_after_a_while(board: Switchboard) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        nobody = taken.getsockname()[1]
     with (
-        Link(f"localhost:{nobody}", board.context("Alto"), board.leaf("Alto"), patience=0.3) as link,
+        Link(f"localhost:{lease_port()}", board.context("Alto"), board.leaf("Alto"), patience=0.3) as link,
         pytest.raises(CoordinatorUnreachable, match=r"Nobody answered .* for 0.3 s"),
     ):
         link.connect()

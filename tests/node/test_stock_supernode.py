@@ -20,7 +20,7 @@ from partbook.plan import exchanges as e
 from partbook.plan import wire
 from partbook.plan.greeting import Greeter
 from partbook.simulation.parties import ANYTHING
-from partbook.simulation.processes import free_port
+from partbook.simulation.ports import lease_port
 
 PATIENCE = 180.0  # a stock SuperNode looks for messages every few seconds, and starts a process for each
 
@@ -63,7 +63,7 @@ def supernode(board: Switchboard, trio: Trio, tmp_path: Path) -> Iterator[int]:
         str(beside / "flower-supernode"),
         "--insecure",
         *("--superlink", board.home.server.superlink),
-        *("--port", str(free_port())),
+        *("--port", str(lease_port())),
         *("--node-config", given),
     ]
     log = tmp_path / "supernode.log"

@@ -15,7 +15,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -34,6 +33,7 @@ from partbook.node.label import NodeConfig
 from partbook.node.policy import Policy
 from partbook.plan.federation import FederationConfig
 from partbook.simulation.parties import ANYTHING, Parties, enrol
+from partbook.simulation.ports import lease_port
 
 COORDINATOR: Final = "coordinator"
 READY: Final = 180.0  # seconds within which a process must say that it is there
@@ -96,7 +96,7 @@ class ProcessFederation:
         self.folder = self.folder.resolve()
         keys = {member: self.folder / member / "keys" for member in self.sites}
         self.parties = enrol(self.folder / "office", self.name, keys)
-        self.port = self.port or free_port()
+        self.port = self.port or lease_port()
 
     def __enter__(self) -> Self:
         return self
@@ -130,8 +130,8 @@ class ProcessFederation:
         server = {
             "listen": f"127.0.0.1:{self.port}",
             "hosts": ["localhost", "127.0.0.1"],
-            "superlink_port": free_port(),
-            "metrics_port": free_port(),
+            "superlink_port": lease_port(),
+            "metrics_port": lease_port(),
             "attempts": attempts,
             "wait": wait,
         }
@@ -413,14 +413,6 @@ def _uninterrupted() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def free_port() -> int:
-    """A TCP port on loopback that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def memory_of(process: int) -> dict[str, int]:
