@@ -1,7 +1,8 @@
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -66,6 +67,33 @@ def count(message: Message, context: Context) -> Message:
     return Message(RecordDict({"n": ConfigRecord({"n": seen["n"]})}), reply_to=message)
 
 
+class Awaited(InProcessGrid):
+    """Lets a node be slow, for as long as it is waited for, on a machine of any speed."""
+
+    looked = 0.0  # when answers were looked for last
+    look = threading.Condition()
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        found = super().pull_messages(message_ids)
+        with self.look:
+            self.looked = time.monotonic()
+            self.look.notify_all()
+        return found
+
+    def looked_for(self, seconds: float) -> None:
+        """Return once answers were still looked for so many seconds later."""
+        until = time.monotonic() + seconds
+        with self.look:
+            assert self.look.wait_for(lambda: self.looked > until, 60)
+
+
+@pytest.fixture
+def settling(monkeypatch: pytest.MonkeyPatch) -> float:
+    """Seconds after which a simulation's nodes that were all greeted are no longer waited for: soon."""
+    monkeypatch.setattr("partbook.coordinator.grid.SETTLED", 0.1)
+    return 0.1
+
+
 @pytest.fixture
 def crossings() -> list[Crossing]:
     return []
@@ -76,7 +104,7 @@ def transport(crossings: list[Crossing]):
     members = ("Alto", "Bass", "Broken")
     nodes = {10 + i: {"member": m} for i, m in enumerate((*members, "Stranger"))}
     with InProcessGrid(app, nodes, on_crossing=crossings.append) as grid:
-        yield GridTransport(grid, members, GREETER, patience=1.0)
+        yield GridTransport(grid, members, GREETER, patience=60.0)
 
 
 def test_members_are_known_by_the_names_they_give_and_strangers_are_not_heard(transport: GridTransport) -> None:
@@ -153,7 +181,7 @@ def test_how_long_a_node_worked_is_told_with_its_answer(transport: GridTransport
 
 def test_members_that_never_come_are_not_waited_for_longer_than_patience_allows() -> None:
     with InProcessGrid(app, {10: {"member": "Alto"}}) as grid:
-        assert GridTransport(grid, ("Alto", "Bass"), GREETER, patience=0.1).members() == ["Alto"]
+        assert GridTransport(grid, ("Alto", "Bass"), GREETER, patience=2.0, grace=60.0).members() == ["Alto"]
 
 
 def test_a_node_that_fails_when_asked_who_it_is_is_not_waited_for_and_its_reason_is_told() -> None:
@@ -173,19 +201,20 @@ def test_a_node_that_fails_when_asked_who_it_is_is_not_waited_for_and_its_reason
     assert "RuntimeError" in str(answers["Bass"])
 
 
-def test_a_node_that_is_slow_to_say_who_it_is_is_waited_for() -> None:
+def test_a_node_that_is_slow_to_say_who_it_is_is_waited_for(settling: float) -> None:
     slow = ClientApp()
 
     @slow.query("hello")
     def late(message: Message, context: Context) -> Message:
-        time.sleep(2.5)
+        grid.looked_for(3 * settling)
         return greeting(message, "Bass")
 
-    with InProcessGrid(app, {10: {"member": "Alto"}, 11: {}}, others={11: slow}) as grid:
+    with Awaited(app, {10: {"member": "Alto"}, 11: {}}, others={11: slow}) as grid:
         assert GridTransport(grid, ("Alto", "Bass"), GREETER, patience=600).members() == ["Alto", "Bass"]
 
 
-def test_a_name_without_its_key_is_nobody(crossings: list[Crossing]) -> None:
+@pytest.mark.usefixtures("settling")
+def test_a_name_without_its_key_is_nobody() -> None:
     liar = ClientApp()
 
     @liar.query("hello")
@@ -197,9 +226,10 @@ def test_a_name_without_its_key_is_nobody(crossings: list[Crossing]) -> None:
 
     nodes = {10: {"member": "Alto"}, 11: {}}
     with InProcessGrid(app, nodes, others={11: liar}) as grid:
-        assert GridTransport(grid, ("Alto", "Bass"), GREETER, patience=0.3).members() == ["Alto"]
+        assert GridTransport(grid, ("Alto", "Bass"), GREETER).members() == ["Alto"]
 
 
+@pytest.mark.usefixtures("settling")
 def test_an_answer_to_an_earlier_greeting_proves_nothing() -> None:
     replayed: list[bytes] = []
     parrot = ClientApp()
@@ -213,17 +243,29 @@ def test_an_answer_to_an_earlier_greeting_proves_nothing() -> None:
         return Message(wire.pack(replayed), reply_to=message)
 
     with InProcessGrid(parrot, {11: {}}) as grid:
-        assert GridTransport(grid, ("Bass",), GREETER, patience=0.3).members() == []
-        assert GridTransport(grid, ("Bass",), GREETER, patience=0.3).members() == []
+        assert GridTransport(grid, ("Bass",), GREETER).members() == []
+        assert GridTransport(grid, ("Bass",), GREETER).members() == []
 
 
 @pytest.mark.parametrize("first", [10, 11])
-def test_of_two_nodes_that_prove_one_name_the_one_that_was_asked_before_is_asked(first: int, tmp_path: Path) -> None:
-    slow, asked = ClientApp(), list[int]()
+def test_of_two_nodes_that_prove_one_name_the_one_that_was_asked_before_is_asked(
+    first: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("partbook.coordinator.grid.ANSWERS_WITHIN", 60.0)
+    slow, asked, other = ClientApp(), list[int](), 21 - first
+    copy_was_heard = threading.Event()
+    copy_was_heard.set()
+
+    class Hearing(InProcessGrid):
+        def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+            found = list(super().pull_messages(message_ids))
+            if any(reply.metadata.src_node_id == other for reply in found):
+                copy_was_heard.set()
+            return found
 
     @slow.query("hello")
     def late(message: Message, context: Context) -> Message:
-        time.sleep(0.3 if context.node_id == first else 0.0)
+        assert context.node_id == other or copy_was_heard.wait(60)
         return greeting(message, "Alto")
 
     @slow.query("count")
@@ -234,17 +276,18 @@ def test_of_two_nodes_that_prove_one_name_the_one_that_was_asked_before_is_asked
     memory = tmp_path / "nodes.json"
     with InProcessGrid(slow, {first: {}}) as grid:
         GridTransport(grid, ("Alto",), GREETER, memory=memory)
-    # The copy answers at once, and the one that was there before takes its time.
-    with InProcessGrid(slow, {10: {}, 11: {}}) as grid:
+    # The copy is heard before the one that was there before.
+    copy_was_heard.clear()
+    with Hearing(slow, {10: {}, 11: {}}) as grid:
         GridTransport(grid, ("Alto",), GREETER, memory=memory).exchange(
-            "query.count", {"Alto": RecordDict()}, timeout=5
+            "query.count", {"Alto": RecordDict()}, timeout=60
         )
+    assert copy_was_heard.is_set()
     assert asked == [first]
     # It is gone for good: then the other one is it.
-    other = 21 - first
     with InProcessGrid(slow, {other: {}}) as grid:
         GridTransport(grid, ("Alto",), GREETER, memory=memory).exchange(
-            "query.count", {"Alto": RecordDict()}, timeout=5
+            "query.count", {"Alto": RecordDict()}, timeout=60
         )
     assert asked == [first, other]
 
@@ -312,19 +355,22 @@ def test_a_node_that_fell_away_is_greeted_and_asked_again_when_it_is_back() -> N
     assert set(told.said[1:]) == {("query.count", "Alto", None), ("query.count", "Bass", None)}
 
 
-def test_a_party_that_is_away_is_waited_for_as_long_as_the_grace_and_no_longer() -> None:
+def test_a_party_that_is_away_is_waited_for_as_long_as_the_grace_and_no_longer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("partbook.coordinator.grid.LOOK_EVERY", 0.0)
     nodes = {10: {"member": "Alto"}, 11: {"member": "Bass"}}
     with Flickering(app, nodes) as grid:
-        transport = GridTransport(grid, ("Alto", "Bass"), GREETER, grace=1.5)
+        transport = GridTransport(grid, ("Alto", "Bass"), GREETER, grace=0.5)
         grid.away = frozenset({10})
         asked = {"Alto": RecordDict(), "Bass": RecordDict()}
-        time.sleep(1.1)
-        for _ in range(2):
-            answers = transport.exchange("query.count", asked, timeout=30)
+        for least in (0.5, 0.0):
+            began = time.monotonic()
+            answers = transport.exchange("query.count", asked, timeout=60)
+            assert least <= time.monotonic() - began < 60
         assert isinstance(answers["Alto"], NodeFailed)
         assert isinstance(answers["Bass"], RecordDict)
         grid.away = frozenset()
-        time.sleep(1.1)
         transport.exchange("query.count", {"Bass": RecordDict()}, timeout=30)
         assert isinstance(transport.exchange("query.count", asked, timeout=30)["Alto"], RecordDict)
 
@@ -387,10 +433,10 @@ def test_a_slow_node_of_a_simulation_is_asked_once(monkeypatch: pytest.MonkeyPat
     @slow.train()
     def train(message: Message, context: Context) -> Message:
         asked.append(message.metadata.message_type)
-        time.sleep(0.6)
+        grid.looked_for(0.5)
         return Message(RecordDict(), reply_to=message)
 
-    with InProcessGrid(slow, {10: {}}) as grid:
+    with Awaited(slow, {10: {}}) as grid:
         transport = GridTransport(grid, ("Alto",), GREETER)
         assert isinstance(transport.exchange(wire.TRAIN, {"Alto": RecordDict()}, timeout=20)["Alto"], RecordDict)
     assert asked == [wire.TRAIN]
