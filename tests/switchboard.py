@@ -180,6 +180,14 @@ class Switchboard:
 
             until(listens, f"{name} listens")
 
+    def mend(self) -> None:
+        """Start what a test that failed has left killed."""
+        self.start(*(name for name in ("superlink", "front") if not self.runs(name)))
+
+    def runs(self, name: str) -> bool:
+        """Whether a process was started and has not ended."""
+        return name in self.processes and self.processes[name].poll() is None
+
     def kill(self, name: str, number: int = signal.SIGKILL) -> None:
         """End a process and its children."""
         process = self.processes.pop(name)

@@ -10,6 +10,8 @@ import pytest
 from benchmarks import large_update
 from benchmarks.claims import Claim
 
+pytestmark = pytest.mark.timeout(300)  # processes that seal and open a large vector
+
 
 def test_bench_large_update_runs_to_its_closing_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     asked = ["--parameters", "3000", "--rounds", "1", "--folder", str(tmp_path)]

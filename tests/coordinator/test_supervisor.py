@@ -17,6 +17,8 @@ from partbook.coordinator.supervisor import Service, Supervisor, refuse_taken
 from partbook.errors import ConfigError, ServiceFailed
 from partbook.simulation.ports import lease_port
 
+pytestmark = pytest.mark.timeout(300)  # real processes
+
 LISTEN = "import socket, sys, time; s = socket.create_server(('127.0.0.1', int(sys.argv[1]))); time.sleep(600)"
 
 

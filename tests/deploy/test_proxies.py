@@ -30,6 +30,8 @@ from partbook.node.fleet import Link
 from partbook.plan import wire
 from partbook.simulation.ports import lease_port
 
+pytestmark = pytest.mark.timeout(300)  # a SuperLink and a front start in the first test, and tests kill them
+
 PROXY = Path(__file__).parents[2] / "deploy" / "proxy"
 NGINX, CADDY = (PROXY / "nginx.conf").read_text(), (PROXY / "Caddyfile").read_text()
 TLS = "/var/lib/partbook/tls"

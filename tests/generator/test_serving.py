@@ -38,6 +38,8 @@ from partbook.generator.serving import GeneratorServer, TlsFiles
 from partbook.generator.v1 import generator_pb2 as messages
 from partbook.generator.v1 import generator_pb2_grpc as stubs
 
+pytestmark = pytest.mark.timeout(300)  # whoever hears audio first compiles librosa's kernels
+
 SERVICE = "partbook.generator.v1.Generator"
 LONG = {"seconds": 600.0, "max_tokens": 16_384}
 

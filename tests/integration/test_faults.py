@@ -28,7 +28,7 @@ from partbook.node.settings import NodeSettings
 from partbook.simulation.parties import ANYTHING
 from partbook.simulation.processes import ProcessFederation
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(900)  # a federation of real processes, several rounds a test
 
 
 CABLES: list[Cable] = []  # Tenor's; the last one is in use

@@ -24,7 +24,7 @@ EXCHANGES = (
 )
 PROCESSES = ("serverapp", "superlink", "superexec", "front")
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(900)  # a federation of real processes, several rounds a test
 
 
 @pytest.fixture(scope="module")

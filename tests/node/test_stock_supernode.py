@@ -22,6 +22,8 @@ from partbook.plan.greeting import Greeter
 from partbook.simulation.parties import ANYTHING
 from partbook.simulation.ports import lease_port
 
+pytestmark = pytest.mark.timeout(600)  # real processes, each of which imports torch and Flower
+
 PATIENCE = 180.0  # a stock SuperNode looks for messages every few seconds, and starts a process for each
 
 
@@ -80,7 +82,6 @@ def supernode(board: Switchboard, trio: Trio, tmp_path: Path) -> Iterator[int]:
         board.kill("supernode")
 
 
-@pytest.mark.timeout(600)
 def test_the_installed_app_greets_and_trains_under_a_stock_supernode(
     board: Switchboard, trio: Trio, app: ServerApp, supernode: int
 ) -> None:

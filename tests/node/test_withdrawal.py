@@ -21,6 +21,8 @@ from partbook.privacy.accounting import epsilon
 from partbook.privacy.events import NoisySum, Repeated
 from partbook.vault.store import Vault
 
+pytestmark = pytest.mark.timeout(400)  # a process for every write there is, and librosa's kernels are compiled
+
 EVENTS = (Repeated(NoisySum(2.0, 0.5)),)
 RATE = 44_100
 

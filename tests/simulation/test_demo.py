@@ -27,6 +27,8 @@ from partbook.simulation.demo import EPSILON
 from partbook.simulation.three_pieces import heard_clip
 from partbook.vault.store import Vault
 
+pytestmark = pytest.mark.timeout(1800)  # the demo itself runs in the first test that looks at it
+
 ROOT = Path(__file__).parent.parent.parent
 CODE = """
 from dataclasses import asdict, replace

@@ -39,6 +39,8 @@ from partbook.simulation.noise import Asked, account, allowing
 from partbook.simulation.parties import Parties, enrol
 from partbook.vault.store import Vault
 
+pytestmark = pytest.mark.timeout(300)  # whole federations, some of them several times
+
 MEMBERS = ("Alto", "Bass", "Tenor")
 BODIES = {
     "hello": greeting.Hello,
