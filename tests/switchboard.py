@@ -41,7 +41,7 @@ from partbook.identity.message import COORDINATOR
 from partbook.identity.roster import DOMAIN, Roster
 from partbook.identity.tls import Leaf, client_context, renewed
 from partbook.simulation.parties import CUSTODIAN, Parties, enrol
-from partbook.simulation.processes import free_port
+from partbook.simulation.ports import lease_port
 
 FEDERATION = "switchboard"
 MEMBERS = ("Alto", "Bass", "Tenor")
@@ -89,9 +89,9 @@ class Switchboard:
             hosts=("localhost", "127.0.0.1"),
         )
         settings = {
-            "listen": f"127.0.0.1:{free_port()}",
+            "listen": f"127.0.0.1:{lease_port()}",
             "hosts": ["localhost", "127.0.0.1"],
-            "superlink_port": free_port(),
+            "superlink_port": lease_port(),
             "metrics_port": 0,
         }
         (folder / "server.toml").write_text(tomli_w.dumps(settings))
@@ -191,6 +191,14 @@ class Switchboard:
                     return probe.connect_ex(("127.0.0.1", port)) == 0
 
             until(listens, f"{name} listens")
+
+    def mend(self) -> None:
+        """Start what a test that failed has left killed."""
+        self.start(*(name for name in ("superlink", "front") if not self.runs(name)))
+
+    def runs(self, name: str) -> bool:
+        """Whether a process was started and has not ended."""
+        return name in self.processes and self.processes[name].poll() is None
 
     def kill(self, name: str, number: int = signal.SIGKILL) -> None:
         """End a process and its children."""

@@ -12,6 +12,8 @@ import pytest
 from benchmarks import large_update
 from benchmarks.claims import Claim
 
+pytestmark = pytest.mark.timeout(300)  # processes that seal and open a large vector
+
 
 @pytest.fixture
 def forked(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:

@@ -9,6 +9,8 @@ import pytest
 
 from partbook.cli import COMMANDS, main
 
+pytestmark = pytest.mark.timeout(300)  # processes that import everything
+
 
 def partbook(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.timeout(300)  # processes that import everything
+
 ROOT = Path(__file__).parent.parent
 MAY_IMPORT = {
     "common": {"common"},

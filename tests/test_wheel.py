@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.timeout(300)  # the wheel is built
+
 ROOT = Path(__file__).parent.parent
 
 

@@ -10,15 +10,7 @@ from typer.testing import CliRunner
 
 from partbook.coordinator.cli import app
 from partbook.errors import ConfigError
-
-
-def free_ports(count: int) -> list[int]:
-    probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    try:
-        return [probe.getsockname()[1] for probe in probes]
-    finally:
-        for probe in probes:
-            probe.close()
+from partbook.simulation.ports import lease_port
 
 
 def made(trio: Trio, folder: Path) -> Path:
@@ -28,7 +20,7 @@ def made(trio: Trio, folder: Path) -> Path:
     given = [part for flag, path in files.items() for part in (flag, str(path))]
     found = CliRunner().invoke(app, ["init", "--home", str(folder), *given])
     assert found.exit_code == 0, found.output
-    front, superlink, metrics = free_ports(3)
+    front, superlink, metrics = (lease_port() for _ in range(3))
     server = f'listen = "127.0.0.1:{front}"\nsuperlink_port = {superlink}\nmetrics_port = {metrics}\n'
     (folder / "server.toml").write_text(server)
     return folder

@@ -15,6 +15,7 @@ from partbook.coordinator.doctor import examine, listening, loopback_only, shut
 from partbook.coordinator.home import init
 from partbook.doctor import Check
 from partbook.probing import Probe
+from partbook.simulation.ports import lease_port
 
 
 def settle(trio: Trio, home: Path, port: int = 1) -> Path:
@@ -24,12 +25,10 @@ def settle(trio: Trio, home: Path, port: int = 1) -> Path:
     shutil.copy(trio.parties.roster, home / "roster.toml")
     shutil.copy(trio.parties.seal_key, home / "Custodian.seal.public")
     init(home, roster=home / "roster.toml", key=home / "keys" / "coordinator.pem", listen=f"127.0.0.1:{port}")
-    with socket.socket() as one, socket.socket() as other:
-        one.bind(("127.0.0.1", 0))
-        other.bind(("127.0.0.1", 0))
-        text = (home / "server.toml").read_text()
-        for name, free in (("superlink_port = 9444", one), ("metrics_port = 9445", other)):
-            text = text.replace(name, f"{name.split()[0]} = {free.getsockname()[1]}")
+    text = (home / "server.toml").read_text()
+    for name in ("superlink_port = 9444", "metrics_port = 9445"):
+        assert name in text
+        text = text.replace(name, f"{name.split()[0]} = {lease_port()}")
     (home / "server.toml").write_text(text)
     return home
 

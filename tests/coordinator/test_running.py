@@ -1,5 +1,4 @@
 import json
-import socket
 from pathlib import Path
 
 import pytest
@@ -19,6 +18,7 @@ from partbook.errors import (
     PartbookError,
     RunFailed,
 )
+from partbook.simulation.ports import lease_port
 
 
 @pytest.mark.parametrize("kind", [ConfigError, AlteredFile, ForeignSealKey])
@@ -73,9 +73,7 @@ def test_rounds_are_counted_by_the_last_ones_number(tmp_path: Path) -> None:
 @pytest.fixture
 def nobody() -> str:
     """An address that nobody listens at."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{probe.getsockname()[1]}"
+    return f"127.0.0.1:{lease_port()}"
 
 
 def test_a_superlink_that_is_not_there_is_named_with_what_starts_it(nobody: str) -> None:

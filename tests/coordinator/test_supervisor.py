@@ -15,15 +15,16 @@ from waiting import runs, until
 from partbook.coordinator import supervisor as module
 from partbook.coordinator.supervisor import Service, Supervisor, refuse_taken
 from partbook.errors import ConfigError, ServiceFailed
+from partbook.simulation.ports import lease_port
+
+pytestmark = pytest.mark.timeout(300)  # real processes
 
 LISTEN = "import socket, sys, time; s = socket.create_server(('127.0.0.1', int(sys.argv[1]))); time.sleep(600)"
 
 
 @pytest.fixture
 def port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    return lease_port()
 
 
 def service(folder: Path, name: str, *command: str, address: tuple[str, int] | None = None) -> Service:

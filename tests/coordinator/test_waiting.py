@@ -91,7 +91,7 @@ def play(box: Mailbox, scene: Callable[[LongPolls], Awaitable[None]]) -> None:
 @pytest.mark.parametrize(("pull", "push"), [(PULL, PUSH), (APP_PULL, APP_PUSH)])
 def test_a_question_is_answered_as_soon_as_something_came(box: Mailbox, pull: str, push: str) -> None:
     async def scene(app: LongPolls) -> None:
-        asked = Client(app, pull)
+        asked = Client(app, pull, wait=b"wait=15")
         answer = asyncio.ensure_future(asked.ask())
         await asyncio.sleep(0.05)
         assert not answer.done()
@@ -100,7 +100,7 @@ def test_a_question_is_answered_as_soon_as_something_came(box: Mailbox, pull: st
         await Client(app, push).ask()
         began = time.monotonic()
         assert await answer == b"train"
-        assert time.monotonic() - began < 0.4, "not only at the end of the wait"
+        assert time.monotonic() - began < 10, "not only at the end of the wait"
         assert box.looks == 2
         assert (b"kind", b"x") in asked.sent[0]["headers"]
 
@@ -125,8 +125,8 @@ def test_what_lies_there_already_is_handed_out_one_by_one_at_once(box: Mailbox) 
         box.letters += [b"hello", b"train"]
         await Client(app, PUSH).ask()
         began = time.monotonic()
-        assert [await Client(app, PULL).ask() for _ in range(2)] == [b"hello", b"train"]
-        assert time.monotonic() - began < 0.5
+        assert [await Client(app, PULL, wait=b"wait=15").ask() for _ in range(2)] == [b"hello", b"train"]
+        assert time.monotonic() - began < 10
 
     play(box, scene)
 
@@ -154,9 +154,10 @@ def test_who_does_not_ask_to_wait_and_who_is_refused_are_answered_at_once(box: M
             asked = Client(app, PULL, wait=wait)
             assert await asked.ask() == b""
             assert len(asked.sent[0]["headers"]) == 1
-        box.status = 401
-        await Client(app, PULL).ask()
-        assert time.monotonic() - began < 0.5
+        assert time.monotonic() - began < 0.9, "a second or more is what askers are kept for elsewhere"
+        box.status, began = 401, time.monotonic()
+        await Client(app, PULL, wait=b"wait=15").ask()
+        assert time.monotonic() - began < 10
 
     play(box, scene)
 

@@ -14,6 +14,8 @@ from commands import DEPLOY
 from deploy import bundle
 from deploy.role_wheel import ROLES, build, project_of
 
+pytestmark = pytest.mark.timeout(300)  # wheels are built
+
 SMALL = ("click", "typer", "rich", "markdown-it-py", "mdurl", "Pygments", "shellingham", "typing_extensions")
 
 

@@ -28,7 +28,9 @@ from partbook.identity.keys import IdentityKey
 from partbook.identity.tls import anchors, client_context, renewed
 from partbook.node.fleet import Link
 from partbook.plan import wire
-from partbook.simulation.processes import free_port
+from partbook.simulation.ports import lease_port
+
+pytestmark = pytest.mark.timeout(300)  # a SuperLink and a front start in the first test, and tests kill them
 
 PROXY = Path(__file__).parents[2] / "deploy" / "proxy"
 NGINX, CADDY = (PROXY / "nginx.conf").read_text(), (PROXY / "Caddyfile").read_text()
@@ -108,7 +110,7 @@ def nginx(board: Switchboard, tmp_path_factory: pytest.TempPathFactory) -> Itera
     if program is None:
         pytest.skip("nginx is not installed here")
     board.start("superlink")
-    folder, port = tmp_path_factory.mktemp("nginx"), free_port()
+    folder, port = tmp_path_factory.mktemp("nginx"), lease_port()
     text = NGINX.replace(TLS, str(board.home.tls)).replace("127.0.0.1:9444", board.home.server.superlink)
     text = text.replace("listen 9443 ssl", f"listen 127.0.0.1:{port} ssl").replace("/var/log/nginx", str(folder))
     text = text.replace("/run/", f"{folder}/").replace("worker_processes auto", "worker_processes 1")

@@ -15,6 +15,8 @@ from walks import ENVIRONMENT, PARTBOOK, tune
 from partbook.cli import main
 from partbook.identity.keys import IdentityKey, PublicIdentity
 
+pytestmark = pytest.mark.timeout(300)  # whoever hears audio first compiles librosa's kernels
+
 SHORT = ("--seconds", "4", "--max-tokens", "400", "--seed", "5")
 
 

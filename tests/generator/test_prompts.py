@@ -14,6 +14,8 @@ from partbook.errors import AudioTooLong, PartbookError, ScoreError, SilentAudio
 from partbook.generator.composing import Bar, PieceRequest, compose
 from partbook.generator.prompts import MEL_BYTES, memory_of_clip, memory_of_mel, prompt_of_midi
 
+pytestmark = pytest.mark.timeout(300)  # whoever hears audio first compiles librosa's kernels
+
 
 def test_random_corruption_of_a_midi_file_ends_in_a_score_or_a_named_error():
     # In a process of its own: the parser this replaces died of a segmentation fault here.

@@ -7,7 +7,8 @@ process without any mishap; so every test can end with "and the model is right".
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from tunes import recording_of, tune
 
 from partbook.coordinator.timing import ServerTiming
 from partbook.music.tokens import Tokenizer
+from partbook.node.label import NodeConfig
 from partbook.node.ledger import Ledger
 from partbook.node.timing import PartyTiming
 from partbook.plan import wire
@@ -22,7 +24,7 @@ from partbook.plan.federation import FederationConfig
 from partbook.plan.training import PlainTraining, Training
 from partbook.simulation.federation import simulate
 from partbook.simulation.parties import enrol
-from partbook.simulation.processes import ProcessFederation, Site, same_adapters
+from partbook.simulation.processes import COORDINATOR, ProcessFederation, Site, same_adapters
 from partbook.vault.store import Vault
 
 MEMBERS = ("Alto", "Bass", "Tenor")
@@ -48,6 +50,7 @@ class Quartet:
     patience: float = 90.0
     federation: ProcessFederation = field(init=False)
     rounds: int = 0
+    left_to: str | None = None  # the test that goes on with the round under way
 
     def __post_init__(self) -> None:
         sites: dict[str, Site] = {}
@@ -94,6 +97,18 @@ class Quartet:
         self.federation.configure(self.config(1))
         self.federation.start()
         return self
+
+    @property
+    def whole(self) -> bool:
+        """Whether everybody runs, no round is under way, and nobody has an order that was not carried out."""
+        parties, processes = (*self.members, "Custodian"), self.federation.processes
+        running = (party in processes and processes[party].poll() is None for party in (COORDINATOR, *parties))
+        return all(running) and not self.under_way and not any(self.orders(party).exists() for party in parties)
+
+    @property
+    def under_way(self) -> bool:
+        """Whether rounds were begun and nobody has waited for them yet."""
+        return "run" in self.federation.processes
 
     def begin(self, rounds: int = 1) -> None:
         """Start to run so many rounds more; `finish` waits."""
@@ -155,9 +170,38 @@ class Quartet:
 
     def spent(self) -> Mapping[str, list[int]]:
         """Rounds that each label's ledger has committed, in order; its node must not run."""
-        found = {}
-        for member in self.members:
-            node = self.federation.node_config(member)
-            with Vault.open(node.vault, node.key) as vault, Ledger.open(node.accounts, vault.ledger_key) as ledger:
-                found[member] = [debit.round for debit in ledger.debits() if debit.state == "committed"]
-        return found
+        return {member: rounds_spent(self.federation.node_config(member)) for member in self.members}
+
+
+def rounds_spent(node: NodeConfig) -> list[int]:
+    """Rounds that a label's ledger has committed, in order; its node must not run."""
+    with Vault.open(node.vault, node.key) as vault, Ledger.open(node.accounts, vault.ledger_key) as ledger:
+        return [debit.round for debit in ledger.debits() if debit.state == "committed"]
+
+
+@dataclass
+class Standing:
+    """The quartet of a module's tests: one for all of them while each leaves it whole, and a new one after a failure.
+
+    Attributes:
+        build: makes one that is up; what is entered into the stack ends with it.
+    """
+
+    build: Callable[[ExitStack], Quartet]
+    _now: Quartet | None = None
+    _stack: ExitStack = field(default_factory=ExitStack)
+
+    def quartet(self, test: str) -> Quartet:
+        """A whole one for a test; in the middle of a round only where that round was left to this very test."""
+        now = self._now
+        if now is not None and not (now.whole if now.left_to is None else now.left_to == test):
+            self.end()
+        if self._now is None:
+            self._now = self.build(self._stack)
+        self._now.left_to = None
+        return self._now
+
+    def end(self) -> None:
+        """End its processes; whoever asks next gets a new one."""
+        self._now = None
+        self._stack.close()

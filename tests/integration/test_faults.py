@@ -1,10 +1,12 @@
 """What goes wrong in a federation of weeks: too few labels, full disks, cut cables, wrong clocks, old backups, twins.
 
-One federation lives through all of it; each test leaves it whole, and the last one checks that its model is right.
+One federation lives through all of it as long as each test leaves it whole; a failed one is followed by a new one. The
+last test checks that its model is right. Each test can be run by itself.
 """
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -12,13 +14,14 @@ import sys
 import time
 import tomllib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import pytest
 import tomli_w
 from cutting import Cable
-from quartet import MEMBERS, PARTIES, SERVER, Quartet
+from disks import MISSING, small_disk
+from quartet import MEMBERS, PARTIES, SERVER, Quartet, Standing, rounds_spent
 from support.fork_server import Forked
 from support.fork_server import run as forked
 
@@ -26,44 +29,36 @@ from partbook.coordinator.timing import ServerTiming
 from partbook.errors import RunFailed
 from partbook.node import pausing
 from partbook.node.policy import Policy
+from partbook.node.settings import NodeSettings
 from partbook.node.timing import ONLINE_FOR, PartyTiming
 from partbook.simulation.parties import ANYTHING
 from partbook.simulation.processes import ProcessFederation
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(900)  # a federation of real processes, several rounds a test
+
+
+CABLES: list[Cable] = []  # Tenor's; the last one is in use
 
 CUT = 27.0  # seconds
 
 
 @pytest.fixture(scope="module")
-def small_disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A file system of a few megabytes; the label's state lies on it."""
-    folder = tmp_path_factory.mktemp("disk")
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m,mode=700", "tmpfs", str(folder)], check=True)
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
+def standing(tmp_path_factory: pytest.TempPathFactory, tiny_base, tiny_tokenizer) -> Iterator[Standing]:
+    def build(stack: ExitStack) -> Quartet:
+        quartet = Quartet(tmp_path_factory.mktemp("faults"), tiny_base, tiny_tokenizer)
+        federation = quartet.federation
+        disk = stack.enter_context(small_disk(tmp_path_factory.mktemp("disk")))
+        if disk is not None:
+            (federation.folder / "Bass").mkdir(exist_ok=True)
+            (federation.folder / "Bass" / "state").symlink_to(disk)
+        CABLES.append(stack.enter_context(closing(Cable(federation.port))))
+        federation.through["Tenor"] = CABLES[-1].port
+        stack.enter_context(federation)
+        return quartet.up()
 
-
-@pytest.fixture(scope="module")
-def cable() -> Iterator[list[Cable]]:
-    cables: list[Cable] = []
-    yield cables
-    for each in cables:
-        each.close()
-
-
-@pytest.fixture(scope="module")
-def quartet(
-    tmp_path_factory: pytest.TempPathFactory, small_disk: Path, cable: list[Cable], tiny_base, tiny_tokenizer
-) -> Iterator[Quartet]:
-    quartet = Quartet(tmp_path_factory.mktemp("faults"), tiny_base, tiny_tokenizer)
-    federation = quartet.federation
-    (federation.folder / "Bass").mkdir(exist_ok=True)
-    (federation.folder / "Bass" / "state").symlink_to(small_disk)
-    cable.append(Cable(federation.port))
-    federation.through["Tenor"] = cable[0].port
-    with federation:
-        yield quartet.up()
+    standing = Standing(build)
+    yield standing
+    standing.end()
 
 
 def test_two_nodes_killed_at_once_abort_the_round_by_name_and_it_goes_on_when_they_are_back(quartet: Quartet) -> None:
@@ -74,9 +69,9 @@ def test_two_nodes_killed_at_once_abort_the_round_by_name_and_it_goes_on_when_th
     quartet.begin()
     for member in ("Alto", "Bass"):
         quartet.dies(member)
-    with pytest.raises(RunFailed, match=r"CohortTooSmall: Round 1: 1 of 3 .*Alto.*Bass"):
+    with pytest.raises(RunFailed, match=rf"CohortTooSmall: Round {quartet.rounds}: 1 of 3 .*Alto.*Bass"):
         quartet.finish()
-    assert federation.rounds_done() == 0
+    assert federation.rounds_done() == quartet.rounds - 1
     configured(quartet)
     for member in ("Alto", "Bass"):
         quartet.back(member)
@@ -84,41 +79,40 @@ def test_two_nodes_killed_at_once_abort_the_round_by_name_and_it_goes_on_when_th
     quartet.finish()
 
 
-def test_a_full_disk_at_a_node_ends_in_its_name_and_loses_nothing(quartet: Quartet, small_disk: Path) -> None:
+def test_a_full_disk_at_a_node_ends_in_its_name_and_loses_nothing(quartet: Quartet) -> None:
+    disk = quartet.federation.folder / "Bass" / "state"
+    if not disk.is_symlink():
+        pytest.skip(MISSING)
     configured(quartet, attempts=1)
     quartet.order("Bass", "full train received")
     quartet.begin()
     with pytest.raises(RunFailed, match=r"(?s)CohortTooSmall.*Bass declined with .*Error.*(space|cannot be written)"):
         quartet.finish()
-    (small_disk / "ballast").unlink()
+    (disk / "ballast").unlink()
     configured(quartet)
     quartet.federation.start_run()
     quartet.finish()
 
 
-def test_a_network_that_is_gone_for_longer_than_anybody_waits_is_waited_out(
-    quartet: Quartet, cable: list[Cable]
-) -> None:
-    model = quartet.federation.node_config("Alto").model
-    shutil.copy(model, older(quartet))
+def test_a_network_that_is_gone_for_longer_than_anybody_waits_is_waited_out(quartet: Quartet) -> None:
     # Calls in the line have been given up twice, every question repeated, and Tenor counts as gone.
     assert 2 * PARTIES.call_timeout + 2 < CUT
     assert SERVER.repeat_after < CUT
     assert ONLINE_FOR + 5 < CUT < quartet.patience
     quartet.begin()
     quartet.reaches("query.share")
-    with cable[0].cut():
+    with CABLES[-1].cut():
         time.sleep(CUT)
         assert not quartet.federation.status()["parties"]["Tenor"]["here"]
     quartet.finish()
 
 
 @pytest.mark.long
-def test_a_minute_without_a_network_is_waited_out(quartet: Quartet, cable: list[Cable]) -> None:
+def test_a_minute_without_a_network_is_waited_out(quartet: Quartet) -> None:
     with unhurried(quartet, "Tenor"):
         quartet.begin()
         quartet.reaches("query.share")
-        with cable[0].cut():
+        with CABLES[-1].cut():
             time.sleep(60)
         quartet.finish()
 
@@ -142,12 +136,18 @@ def test_a_node_whose_clock_is_ten_minutes_off_says_so_and_ends(quartet: Quartet
         quartet.back("Alto")
 
 
-def test_a_node_with_an_old_backup_of_its_model_catches_up(quartet: Quartet) -> None:
+def test_a_node_with_an_old_backup_of_its_model_catches_up(quartet: Quartet, tmp_path: Path) -> None:
     federation = quartet.federation
     model = federation.node_config("Alto").model
+    if not model.exists():
+        quartet.begin()
+        quartet.finish()
+    older = Path(shutil.copy(model, tmp_path))
+    quartet.begin()
+    quartet.finish()
     assert federation.stop("Alto") == 0
-    assert older(quartet).read_bytes() != model.read_bytes()
-    shutil.copy(older(quartet), model)
+    assert older.read_bytes() != model.read_bytes()
+    shutil.copy(older, model)
     quartet.back("Alto")
     quartet.begin()
     quartet.finish()
@@ -170,14 +170,15 @@ def test_the_same_key_started_twice_is_refused_by_the_coordinator(quartet: Quart
 
 def test_a_twin_with_a_certificate_of_its_own_is_not_listened_to(quartet: Quartet, tmp_path: Path) -> None:
     federation = quartet.federation
+    before = numbers_of(federation, "Alto")
     with copy_of_alto(federation, tmp_path, tls=False) as twin:
         federation.until("the twin is online", lambda: "online at" in (tmp_path / "twin.log").read_text())
         quartet.begin()
         quartet.finish()
         assert twin.poll() is None
-        assert "trained for" not in (tmp_path / "twin.log").read_text()
-    log = (federation.home / "link" / "logs" / "serverapp.log").read_text()
-    assert "a second node says with Alto's signature that it is Alto; it is not used" in log
+    (number,) = numbers_of(federation, "Alto") - before
+    assert json.loads((federation.state / "nodes.json").read_text())["Alto"] in before, f"{number} is the twin's"
+    assert quartet.rounds not in rounds_spent(NodeSettings.read(tmp_path / "node.toml").node)
 
 
 def test_a_paused_node_is_named(quartet: Quartet) -> None:
@@ -187,10 +188,12 @@ def test_a_paused_node_is_named(quartet: Quartet) -> None:
     with pytest.raises(RunFailed, match=r"CohortTooSmall.*Alto declined with NodePaused"):
         quartet.finish()
     pausing.resume(quartet.federation.folder / "Alto" / "state")
+    configured(quartet)
+    quartet.federation.start_run()
+    quartet.finish()
 
 
 def test_a_plan_beyond_a_labels_policy_is_refused_by_name_and_the_round_that_waited_is_done(quartet: Quartet) -> None:
-    # The round in which Alto was paused: it is resumed, and asked for less than its policy allows.
     federation = quartet.federation
     policy = federation.folder / "Alto" / "policy.toml"
     configured(quartet, attempts=1)
@@ -198,7 +201,7 @@ def test_a_plan_beyond_a_labels_policy_is_refused_by_name_and_the_round_that_wai
     policy.unlink()
     Policy(epsilon_recording=8.0, rounds=100_000).write(policy)
     quartet.back("Alto")
-    federation.start_run()
+    quartet.begin()
     with pytest.raises(RunFailed, match=r"CohortTooSmall.*Alto declined with NoiseRefused"):
         quartet.finish()
     assert federation.stop("Alto") == 0
@@ -211,15 +214,18 @@ def test_a_plan_beyond_a_labels_policy_is_refused_by_name_and_the_round_that_wai
 
 
 def test_in_the_end_the_model_is_right_and_every_round_was_spent_once(quartet: Quartet) -> None:
+    if quartet.rounds == 0:
+        quartet.begin()
+        quartet.finish()
     for member in MEMBERS:
         assert quartet.federation.stop(member) == 0
     assert quartet.spent() == {member: [*range(1, quartet.rounds + 1)] for member in MEMBERS}
     assert quartet.model_is_right()
 
 
-def older(quartet: Quartet) -> Path:
-    """Alto's model as it was some rounds ago."""
-    return quartet.folder / "older.safetensors"
+def numbers_of(federation: ProcessFederation, member: str) -> set[int]:
+    """Of all nodes that came online with a certificate of the member's."""
+    return {*json.loads((federation.home / "tls" / "nodes.json").read_text())[member]}
 
 
 def configured(quartet: Quartet, *, attempts: int = 5, patience: float = 90.0) -> None:

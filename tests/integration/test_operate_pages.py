@@ -34,7 +34,7 @@ from partbook.cli import _partbook as command_line
 from partbook.generator.release import open_release
 from partbook.identity.parties import Member
 from partbook.music.rendering import SAMPLE_RATE, synthesise
-from partbook.simulation.processes import free_port
+from partbook.simulation.ports import lease_port
 
 ROOT = Path(__file__).parents[2]
 PAGES = {name: ROOT / "docs" / "operate" / f"{name}.md" for name in ("coordinator", "label", "custodian")}
@@ -207,7 +207,7 @@ class Stage:
 
 @pytest.fixture
 def stage(tmp_path: Path) -> Iterator[Stage]:
-    port, metrics = free_port(), free_port()
+    port, metrics = lease_port(), lease_port()
     masters = [tmp_path / f"masters-{index}" for index in range(len(LABELS))]
     for index, folder in enumerate(masters):
         render(index, folder)
@@ -290,7 +290,7 @@ def test_the_three_pages_lead_from_nothing_to_a_release(stage: Stage) -> None:
         "federation.toml", lambda text: re.sub(r"\[training\].*?\n(?=\n)", lambda _: section, text, flags=re.DOTALL)
     )
     ports = {"listen": f'"127.0.0.1:{coordinator.names["9443"]}"', "metrics_port": coordinator.names["9445"]}
-    for key, value in {**ports, "superlink_port": str(free_port())}.items():
+    for key, value in {**ports, "superlink_port": str(lease_port())}.items():
         coordinator.edit(
             "server.toml",
             lambda text, key=key, value=value: re.sub(rf"^{key} = .*$", f"{key} = {value}", text, flags=re.MULTILINE),

@@ -45,3 +45,10 @@ def board(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Switchboard]:
     with Switchboard(tmp_path_factory.mktemp("board")) as board:
         board.start("superlink", "front")
         yield board
+
+
+@pytest.fixture(autouse=True)
+def whole_board(request: pytest.FixtureRequest) -> None:
+    """Where a test that failed left the board in pieces, the next finds it whole."""
+    if "board" in request.fixturenames:
+        request.getfixturevalue("board").mend()

@@ -26,7 +26,7 @@ def test_what_is_put_comes_back_and_is_not_on_the_disk(keeping: Keeping, tmp_pat
     assert Keeping(tmp_path / "kept", KEY).get("thing") == plain
     (path,) = (tmp_path / "kept").iterdir()
     assert path.stat().st_size == len(plain) + 12 + 16
-    if len(plain) > 4:
+    if len(plain) >= 8:  # shorter ones chance may write
         assert plain not in path.read_bytes()
 
 

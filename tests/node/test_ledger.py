@@ -371,11 +371,11 @@ def test_thousands_of_rows_are_checked_in_a_moment(path: Path) -> None:
 
     with Ledger.open(path, KEY) as ledger:
         ledger.join([f"{number:064x}" for number in range(5000)])
-    begun = time.perf_counter()
+    begun = time.process_time()
     seen: list[int] = []
     Chain.open(path, KEY, lambda row: seen.append(row.number)).close()
     assert seen == list(range(1, 5002))
-    assert time.perf_counter() - begun < 2.0
+    assert time.process_time() - begun < 2.0
 
 
 # ---------------------------------------------------------------------- against a model that has no rows

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.timeout(400)  # a process for every write there is
+
 
 def test_a_ledger_killed_at_any_write_loses_no_debit_and_keeps_none_twice(
     memory: Path, script: Callable[..., str]

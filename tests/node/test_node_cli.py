@@ -17,6 +17,8 @@ from partbook.music.rendering import synthesise
 from partbook.node.cli import program_number
 from partbook.vault.store import Vault
 
+pytestmark = pytest.mark.timeout(300)  # whoever hears audio first compiles librosa's kernels
+
 RATE = 44_100
 BAD = {
     "cut.flac": "TruncatedAudio",

@@ -16,6 +16,8 @@ from partbook.node.fleet import Link
 from partbook.node.pinned import serve
 from partbook.plan import wire
 
+pytestmark = pytest.mark.timeout(300)  # a SuperLink and a front start in the first test, and tests kill them
+
 EVERYTHING = frozenset(wire.KINDS)
 
 

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.timeout(400)  # a process for every write there is
+
 
 def test_a_label_killed_at_any_write_of_a_round_pays_once_and_sends_the_same_bytes(
     memory: Path, tiny_base: Path, script: Callable[..., str]

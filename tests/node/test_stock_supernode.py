@@ -21,7 +21,9 @@ from partbook.plan import exchanges as e
 from partbook.plan import wire
 from partbook.plan.greeting import Greeter
 from partbook.simulation.parties import ANYTHING
-from partbook.simulation.processes import free_port
+from partbook.simulation.ports import lease_port
+
+pytestmark = pytest.mark.timeout(600)  # real processes, each of which imports torch and Flower
 
 PATIENCE = 180.0  # a stock SuperNode looks for messages every few seconds, and starts a process for each
 
@@ -64,7 +66,7 @@ def supernode(board: Switchboard, trio: Trio, tmp_path: Path) -> Iterator[int]:
         str(beside / "flower-supernode"),
         "--insecure",
         *("--superlink", board.home.server.superlink),
-        *("--port", str(free_port())),
+        *("--port", str(lease_port())),
         *("--node-config", given),
     ]
     log = tmp_path / "supernode.log"
@@ -81,7 +83,6 @@ def supernode(board: Switchboard, trio: Trio, tmp_path: Path) -> Iterator[int]:
         board.kill("supernode")
 
 
-@pytest.mark.timeout(600)
 def test_the_installed_app_greets_and_trains_under_a_stock_supernode(
     board: Switchboard, trio: Trio, app: ServerApp, supernode: int
 ) -> None:

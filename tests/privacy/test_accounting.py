@@ -285,9 +285,9 @@ def test_a_ledger_of_hundreds_of_equal_rounds_is_priced_at_once() -> None:
     import time
 
     spent(1.1, 0.07, 1)
-    began = time.perf_counter()
+    began = time.process_time()
     epsilon_curve([Repeated(NoisySum(1.1, 0.07, 1e-30, 1e-25))], DELTA, range(300))
-    assert time.perf_counter() - began < 1.0
+    assert time.process_time() - began < 1.0
     assert epsilon_curve([Repeated(NoisySum(1.1, 0.07))], DELTA, [0, 1, 5]) == (
         0.0,
         spent(1.1, 0.07, 1),

@@ -128,9 +128,9 @@ def test_all_but_two_runs_of_half_the_degree_leave_the_circle_whole():
 
 def test_parameters_are_found_quickly():
     _parameters.cache_clear()
-    began = time.perf_counter()
+    began = time.process_time()
     _parameters(1000, 667)
-    assert time.perf_counter() - began < 0.25
+    assert time.process_time() - began < 0.25
 
 
 @pytest.mark.parametrize(

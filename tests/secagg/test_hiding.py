@@ -38,8 +38,9 @@ BODIES = {
     m.REVEALED: m.Revealed,
 }
 
-# Under this p-value a test fails. There are fewer than fifty: a false alarm among them is rarer than one in a million.
-ALARM = 1e-8
+# Under this p-value a test fails. Keys are fresh in every run, and there are fewer than fifty such values: a false
+# alarm among them is rarer than one run in ten thousand million.
+ALARM = 1e-12
 
 
 def constant_round(n: int, threshold: int, ring: Ring, drops: dict[str, set[str]] | None = None) -> Round:

@@ -132,7 +132,7 @@ def test_a_hundred_secrets_of_a_hundred_members_are_restored_in_a_second():
     points = range(1, 101)
     secret = os.urandom(32)
     shares = dict(zip(points, split(secret, 67, points), strict=True))
-    began = time.perf_counter()
+    began = time.process_time()
     for _ in range(100):
         assert combine(shares, 67) == secret
-    assert time.perf_counter() - began < 1
+    assert time.process_time() - began < 1

@@ -18,6 +18,8 @@ from partbook.simulation.audit.drawing import new_figure, save
 from partbook.simulation.audit.report import FIGURES, REPORT, write_audit
 from partbook.simulation.audit.results import AuditResult
 
+pytestmark = pytest.mark.timeout(300)  # whole audits
+
 ASKED = ("--quick", "--epsilon", "2", "--only", "one-run")
 
 

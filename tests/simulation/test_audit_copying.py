@@ -33,6 +33,8 @@ from partbook.simulation.audit.copying import (
 )
 from partbook.vault.store import Vault
 
+pytestmark = pytest.mark.timeout(300)  # whole audits
+
 LABELS = ("Alto", "Bass")
 STEP = st.tuples(st.integers(0, 2), st.integers(60, 62))
 

@@ -25,6 +25,8 @@ from partbook.simulation.audit.inversion import (
 )
 from partbook.simulation.audit.matching import Effort, Matcher
 
+pytestmark = pytest.mark.timeout(300)  # attacks run in the first test
+
 LENGTH = 8
 EFFORT = Effort(widths=(4,), sweeps=3, replacements=2, own=8)
 TRIED = ("clipped", "masks", "all")

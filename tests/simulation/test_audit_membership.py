@@ -23,6 +23,8 @@ from partbook.simulation.audit import membership
 from partbook.simulation.audit.membership import Told, allowed, area, centred, curve, excerpts, most_area
 from partbook.vault.store import Vault
 
+pytestmark = pytest.mark.timeout(300)  # whole audits
+
 SCORES = st.lists(st.integers(-3, 3), min_size=1, max_size=12).map(lambda values: np.array(values, float))
 
 

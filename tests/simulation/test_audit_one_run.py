@@ -25,6 +25,8 @@ from partbook.simulation.audit.bounds import (
 from partbook.simulation.audit.canaries import Federation, Setting, canary
 from partbook.simulation.audit.one_run import OneRun, right_guesses
 
+pytestmark = pytest.mark.timeout(300)  # whole audits
+
 DELTA = 1e-5
 
 

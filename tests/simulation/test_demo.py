@@ -38,6 +38,8 @@ from partbook.vault.analysis import Analysis
 from partbook.vault.ingest import Refusal, TokenizerFile, Workers
 from partbook.vault.store import Vault
 
+pytestmark = pytest.mark.timeout(1800)  # the demo itself runs in the first test that looks at it
+
 ROOT = Path(__file__).parent.parent.parent
 CODE = """
 from dataclasses import asdict, replace
@@ -212,8 +214,9 @@ def test_the_split_keeps_private_and_public_works_apart(folder: Path) -> None:
 def test_no_label_keeps_or_sends_audio_in_the_clear(folder: Path, script: Path) -> None:
     for vault in (script.parent / "home").rglob("vault"):
         for shard in vault.rglob("*.pbv"):
-            assert b"safetensors" not in shard.read_bytes()
-            assert b"onset" not in shard.read_bytes()
+            # How a recording begins and describes itself, in lengths that chance does not write into ciphertext.
+            for spelt in (b'{"__metadata__"', b'"bar_starts"', b'"bar_seconds"', b"safetensors"):
+                assert spelt not in shard.read_bytes()
     assert not list(folder.rglob("*.flac"))
 
 

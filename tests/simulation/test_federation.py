@@ -39,6 +39,8 @@ from partbook.simulation.noise import Asked, account, allowing
 from partbook.simulation.parties import Parties, enrol
 from partbook.vault.store import Vault
 
+pytestmark = pytest.mark.timeout(300)  # whole federations, some of them several times
+
 MEMBERS = ("Alto", "Bass", "Tenor")
 BODIES = {
     "hello": greeting.Hello,
@@ -360,7 +362,7 @@ def test_only_the_protocols_messages_cross(
         assert len(crossing.data) - sum(map(len, [*signed, *blobs])) < 900
         if (crossing.kind, crossing.inbound) == ("query.contribute", True) and mode == "masked":
             assert len(blobs[0]) == 4 * dimension
-            assert chisquare(np.bincount(np.frombuffer(blobs[0], np.uint8), minlength=256)).pvalue > 1e-9
+            assert chisquare(np.bincount(np.frombuffer(blobs[0], np.uint8), minlength=256)).pvalue > 1e-12
 
     # No stretch of any recording's tokens, notes or mel, in the forms they have in memory or on disk.
     outbound = b"".join(c.data for c in crossings if c.inbound)
@@ -380,10 +382,12 @@ def test_only_the_protocols_messages_cross(
     for node in nodes.values():
         assert node.journal is not None
         for line in node.journal.read_text().splitlines():
-            for figure in json.loads(line).values():
-                if isinstance(figure, float) and np.isfinite(figure):
-                    assert repr(figure).encode() not in outbound
-                    assert np.float64(figure).tobytes() not in outbound
+            entry = json.loads(line)
+            for figure in (entry["loss"], entry["norm"]):
+                # All its digits: chance writes "2.0", as the clip is, into megabytes of masked numbers.
+                assert len(repr(figure)) > 12
+                assert repr(figure).encode() not in outbound
+                assert np.float64(figure).tobytes() not in outbound
 
 
 @pytest.mark.parametrize("training", [NOISY, ALONE], ids=["distributed", "local"])

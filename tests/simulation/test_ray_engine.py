@@ -24,6 +24,8 @@ from partbook.simulation.ray_engine import PARTIES, PARTITION, EveryParty, simul
 from partbook.simulation.trial import Trial, TrialOptions
 from partbook.vault.store import Vault
 
+pytestmark = pytest.mark.timeout(600)  # a Ray cluster starts
+
 MEMBERS = ("Alto", "Bass", "Tenor")
 
 

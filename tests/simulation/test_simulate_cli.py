@@ -23,6 +23,8 @@ from partbook.simulation.noise import Asked, server_step
 from partbook.simulation.trial import Trial, TrialOptions, labels_of
 from partbook.vault.store import Vault
 
+pytestmark = pytest.mark.timeout(900)  # whole simulations as processes
+
 MEMBERS = ("alto", "bass", "cantus", "tenor")
 
 

@@ -27,6 +27,8 @@ from partbook.plan.federation import FederationConfig
 from partbook.plan.training import DistributedDp
 from partbook.simulation.grid import InProcessGrid
 
+pytestmark = pytest.mark.timeout(300)  # whole federations
+
 CUSTODIAN = 20
 
 

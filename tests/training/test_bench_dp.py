@@ -3,6 +3,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+pytestmark = pytest.mark.timeout(300)  # a process that measures
+
 ROOT = Path(__file__).parent.parent.parent
 
 

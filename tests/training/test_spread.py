@@ -36,6 +36,8 @@ from partbook.training.per_recording import Observed, dp_sgd, drawn_sum, recordi
 from partbook.training.replica import Task, micro_batches
 from partbook.training.spread import Spread
 
+pytestmark = pytest.mark.timeout(300)  # processes that import torch
+
 CPU = torch.device("cpu")
 PLAN = DistributedDp(noise_multiplier=1.0, sampling=0.7, batch=8.0, clip=0.1, windows=6, steps=2, learning_rate=0.1)
 ALONE = LocalDp(noise_multiplier=1.0, sampling=0.7, batch=8.0, clip=0.1, bound=2.0, steps=2, learning_rate=0.3)

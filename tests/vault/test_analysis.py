@@ -13,6 +13,8 @@ from partbook.music.windows import spans
 from partbook.vault.analysis import analyse, log_mel_in_blocks
 from partbook.vault.transcription import Transcriber
 
+pytestmark = pytest.mark.timeout(300)  # whoever hears audio first compiles librosa's kernels
+
 RATE = 44_100
 
 

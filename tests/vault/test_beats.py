@@ -4,6 +4,8 @@ import pytest
 from partbook.music.notes import Notes
 from partbook.vault.beats import find_beats
 
+pytestmark = pytest.mark.timeout(300)  # whoever hears audio first compiles librosa's kernels
+
 
 def melody(bpm: float, lead: float, seed: int, *, triplets: bool = False, bars: int = 20) -> Notes:
     """A tune of quarters, eighths, and sixteenths or triplets, played with 8 ms of unevenness."""

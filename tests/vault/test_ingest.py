@@ -22,6 +22,8 @@ from partbook.music.rendering import synthesise
 from partbook.vault.ingest import IngestEvent, Workers, audio_files, ingest
 from partbook.vault.store import Vault
 
+pytestmark = pytest.mark.timeout(300)  # whoever hears audio first compiles librosa's kernels
+
 RATE = 44_100
 
 

@@ -93,7 +93,7 @@ def test_removal_leaves_no_trace_of_the_recording(vault: Vault, recordings: list
 
 
 def test_the_disk_tells_neither_titles_nor_hashes_nor_figures(vault: Vault, recordings: list[Recording]) -> None:
-    secret = dataclasses.replace(recordings[0], title="Unreleased Symphony", seconds=1234.5678)
+    secret = dataclasses.replace(recordings[0], title="Unreleased Symphony", seconds=1234.567890123)
     vault.add(secret, SHA[0], file_sha256=SHA[1])
     vault.close()
     key = (vault._path / "vault.key").read_bytes()
@@ -101,7 +101,8 @@ def test_the_disk_tells_neither_titles_nor_hashes_nor_figures(vault: Vault, reco
     for content in on_disk:
         for needle in (
             b"Unreleased",
-            b"1234.5",
+            b"1234.567890",
+            np.float64(secret.seconds).tobytes(),
             SHA[0].encode(),
             bytes.fromhex(SHA[0])[-8:],
             SHA[1].encode(),

@@ -15,6 +15,8 @@ from partbook.music.rendering import synthesise
 from partbook.vault.ingest import ingest
 from partbook.vault.store import Vault
 
+pytestmark = pytest.mark.timeout(300)  # whoever hears audio first compiles librosa's kernels
+
 SHA = [hashlib.sha256(bytes([i])).hexdigest() for i in range(8)]
 RATE = 44_100
 

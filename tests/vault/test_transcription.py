@@ -14,6 +14,8 @@ from partbook.vault.transcription import (
     notes_from_activations,
 )
 
+pytestmark = pytest.mark.timeout(300)  # whoever hears audio first compiles librosa's kernels
+
 RATE = 44_100
 
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -36,6 +35,7 @@ from partbook.node.policy import Policy
 from partbook.node.timing import PartyTiming
 from partbook.plan.federation import FederationConfig
 from partbook.simulation.parties import ANYTHING, Parties, enrol
+from partbook.simulation.ports import lease_port
 from partbook.threads import one_thread_each
 
 COORDINATOR: Final = "coordinator"
@@ -104,7 +104,7 @@ class ProcessFederation:
         self.folder = self.folder.resolve()
         keys = {member: self.folder / member / "keys" for member in self.sites}
         self.parties = enrol(self.folder / "office", self.name, keys)
-        self.port = self.port or free_port()
+        self.port = self.port or lease_port()
 
     def __enter__(self) -> Self:
         return self
@@ -138,8 +138,8 @@ class ProcessFederation:
         server = {
             "listen": f"127.0.0.1:{self.port}",
             "hosts": ["localhost", "127.0.0.1"],
-            "superlink_port": free_port(),
-            "metrics_port": free_port(),
+            "superlink_port": lease_port(),
+            "metrics_port": lease_port(),
             "attempts": attempts,
             "wait": wait,
             **_table(self.server_timing),
@@ -427,14 +427,6 @@ def _uninterrupted() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def free_port() -> int:
-    """A TCP port on loopback that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def memory_of(process: int) -> dict[str, int]:
