@@ -12,14 +12,19 @@ from long_runs import LONG, lengthen
 
 
 @pytest.fixture
-def long() -> Iterator[None]:
+def profile(request: pytest.FixtureRequest) -> Iterator[None]:
     before = settings.get_current_profile_name()
-    settings.load_profile(LONG)
+    settings.load_profile(request.param)
     yield
     settings.load_profile(before)
 
 
-def test_every_property_has_ten_times_its_examples(long: None) -> None:
+long = pytest.mark.parametrize("profile", [LONG], indirect=True)
+ordinary = pytest.mark.parametrize("profile", ["shared machine"], indirect=True)
+
+
+@long
+def test_every_property_has_ten_times_its_examples(profile: None) -> None:
     seen = {"asking": 0, "silent": 0}
 
     @given(st.integers())
@@ -38,7 +43,8 @@ def test_every_property_has_ten_times_its_examples(long: None) -> None:
     assert seen == {"asking": 70, "silent": 1000}
 
 
-def test_a_state_machine_is_run_ten_times_as_often(long: None) -> None:
+@long
+def test_a_state_machine_is_run_ten_times_as_often(profile: None) -> None:
     class Machine(RuleBasedStateMachine):
         @rule()
         def step(self) -> None: ...
@@ -50,7 +56,8 @@ def test_a_state_machine_is_run_ten_times_as_often(long: None) -> None:
     assert case.settings.stateful_step_count == 2
 
 
-def test_without_the_long_profile_nothing_changes() -> None:
+@ordinary
+def test_without_the_long_profile_nothing_changes(profile: None) -> None:
     @given(st.integers())
     @settings(max_examples=7)
     def asking(_: int) -> None: ...

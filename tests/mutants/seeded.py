@@ -221,7 +221,7 @@ MUTANTS: Final = (
     Mutant(
         "withdrawn-trained-on",
         f"{_CLIENT}/node/label.py",
-        "        self._learner.keep(self._ledger.join(self._learner.recordings))\n",
+        "        self._trainer.keep(self._ledger.join(self._trainer.recordings))\n",
         "",
         "a withdrawn recording is trained on",
         (

@@ -233,12 +233,12 @@ def test_a_recording_that_is_withdrawn_while_its_node_runs_is_left_out_of_what_i
 ) -> None:
     config = trio.config(ALTO, tmp_path)
     vault = shutil.copytree(config.vault, tmp_path / "vault")
-    with Vault.open(vault, writable=True) as opened:
-        opened.add(recordings[1], "e" * 64)
+    with Vault.open(vault, writable=True) as inside:
+        inside.add(recordings[1], "e" * 64)
     alto = LabelNode(trio.parties.node(replace(config, vault=vault), Policy(epsilon_recording=100.0)))
-    first, second = alto._learner.recordings
-    ledger, learner, plan = alto._ledger, alto._learner, trio.plan("sealed", training=NOISY)
-    reserve, learn, trained = ledger.reserve, learner.learn, list[tuple[str, ...]]()
+    first, second = alto._trainer.recordings
+    ledger, trainer, plan = alto._ledger, alto._trainer, trio.plan("sealed", training=NOISY)
+    reserve, learn, trained = ledger.reserve, trainer.learn, list[tuple[str, ...]]()
 
     def reserved(*given: object, **named: object) -> None:
         reserve(*given, **named)
@@ -248,10 +248,10 @@ def test_a_recording_that_is_withdrawn_while_its_node_runs_is_left_out_of_what_i
         ledger.reserve = reserved
     else:
         ledger.withdraw(first)
-    learner.learn = lambda *given: trained.append(learner.recordings) or learn(*given)
+    trainer.learn = lambda *given: trained.append(trainer.recordings) or learn(*given)
     train(trio, alto, plan)
     assert trained == [(second,)]
-    assert len(learner._examples) == 1
+    assert len(trainer._examples) == 1
     assert [debit.question for debit in ledger.charged(first)] == [plan.question()] * paid
 
 
