@@ -30,8 +30,8 @@ test: $(READY)  ## every test
 test-fast: $(READY)  ## what is over in three minutes, before each commit: all but the slow ones
 	$(PYTEST) -m "not slow and not long"
 
-test-long: $(READY)  ## what takes too long for every change: ten times the examples, the long twins, 20 rounds of kills and cuts
-	$(PYTEST) --hypothesis-profile long -m "long or not long"
+test-long: $(READY)  ## what takes too long for every change: ten times the examples, cuts of a minute, torn writes, 20 rounds of kills and cuts
+	$(PYTEST) --timeout 3600 --hypothesis-profile long -m "long or hypothesis"
 	$(BIN)/python -m benchmarks.soak --rounds 20
 
 lint: $(READY)  ## ruff and mypy, strict
