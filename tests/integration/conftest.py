@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from quartet import Quartet, Standing
 
 NEXT = pytest.StashKey[pytest.Item | None]()
-PASSED = pytest.StashKey[bool]()
+WENT_THROUGH = pytest.StashKey[bool]()
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -22,10 +22,10 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
-    """Let a fixture know whether its test passed."""
+    """Let a fixture know whether its test went through: it did not fail."""
     report = yield
     if report.when == "call":
-        item.stash[PASSED] = report.passed
+        item.stash[WENT_THROUGH] = not report.failed
     return report
 
 
@@ -43,5 +43,5 @@ def successor(request: pytest.FixtureRequest) -> str | None:
 def quartet(standing: Standing, request: pytest.FixtureRequest) -> Iterator[Quartet]:
     """The module's federation, whole; one in which a test failed is not handed on."""
     yield standing.quartet(request.node.nodeid)
-    if not request.node.stash.get(PASSED, False):
+    if not request.node.stash.get(WENT_THROUGH, False):
         standing.end()
