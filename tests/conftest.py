@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 from pathlib import Path
 
 import hypothesis
@@ -26,6 +28,10 @@ torch.set_num_threads(1)
 
 # Processes of a federation begin with their imports done.
 ProcessFederation.popen = Forked
+
+# Who starts this in the background may be deaf to Ctrl-C, and what is started here would be too.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN and threading.current_thread() is threading.main_thread():
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A clock on a shared machine says nothing of the code.
 hypothesis.settings.register_profile("shared machine", deadline=None)

@@ -12,6 +12,7 @@ import numpy as np
 import psutil
 import pytest
 from numpy.typing import NDArray
+from support.workers import workers_of
 
 from partbook.errors import AlteredCiphertext, SealingCrashed, ValueOutOfRange
 from partbook.sealing.blocks import open_chunk
@@ -41,7 +42,7 @@ def chunks(count: int) -> list[NDArray[np.uint64]]:
 
 def test_streams_keep_their_order_and_look_ahead_no_further_than_promised(seal_keys: Keys) -> None:
     secret, public = seal_keys
-    values, taken = chunks(9), 0
+    values, taken, before = chunks(9), 0, set(workers_of())
 
     def counted() -> Iterator[NDArray[np.uint64]]:
         nonlocal taken
@@ -53,6 +54,7 @@ def test_streams_keep_their_order_and_look_ahead_no_further_than_promised(seal_k
         stream = pool.seal_stream(public, counted())
         sealed = [next(stream)]
         assert taken == 2 + 1
+        assert len(set(workers_of()) - before) == 2
         sealed += stream
         assert [open_chunk(secret, chunk).tolist() for chunk in sealed] == [v.tolist() for v in values]
         opened = list(pool.open_stream(secret, iter(sealed)))
@@ -61,30 +63,28 @@ def test_streams_keep_their_order_and_look_ahead_no_further_than_promised(seal_k
             list(pool.seal_stream(public, [values[0], np.full(2, T, dtype=np.uint64)]))
         with pytest.raises(AlteredCiphertext):
             list(pool.open_stream(secret, [sealed[0], sealed[1][:-1]]))
-        assert psutil.Process().children()
-    assert not [c for c in psutil.Process().children() if "spawn_main" in " ".join(c.cmdline())]
+    assert set(workers_of()) <= before
 
 
 @pytest.mark.parametrize(("workers", "count"), [(2, 0), (2, 1), (1, 3)])
 def test_what_a_pool_would_only_slow_down_starts_no_process(seal_keys: Keys, workers: int, count: int) -> None:
     secret, public = seal_keys
     with SealPool(workers) as pool:
-        before = set(psutil.Process().children())
+        before = set(workers_of())
         sealed = list(pool.seal_stream(public, chunks(count)))
         opened = list(pool.open_stream(secret, sealed))
-        assert set(psutil.Process().children()) == before
+        assert set(workers_of()) == before
     assert [o.tolist() for o in opened] == [c.tolist() for c in chunks(count)]
 
 
 def test_a_killed_worker_is_a_named_error_and_the_pool_goes_on(seal_keys: Keys) -> None:
     _, public = seal_keys
-    before = set(psutil.Process().children())
+    before = set(workers_of())
     with SealPool(2) as pool:
         stream = pool.seal_stream(public, iter(chunks(40)))
         next(stream)
-        for worker in set(psutil.Process().children()) - before:
-            if "spawn_main" in " ".join(worker.cmdline()):
-                worker.send_signal(signal.SIGKILL)
+        for worker in set(workers_of()) - before:
+            worker.send_signal(signal.SIGKILL)
         with pytest.raises(SealingCrashed, match="fewer workers"):
             list(stream)
         assert len(list(pool.seal_stream(public, chunks(2)))) == 2

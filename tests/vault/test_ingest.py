@@ -15,6 +15,7 @@ import numpy as np
 import psutil
 import pytest
 import soundfile
+from support.workers import workers_of
 from symusic import Score
 
 from partbook.errors import InputError, ScoreError, VaultError
@@ -57,16 +58,6 @@ def vault(tmp_path: Path) -> Vault:
 def tokenizer(tiny_base: Path) -> Path:
     """The tiny base's tokeniser file."""
     return tiny_base / "tokenizer.json"
-
-
-def workers_of(pid: int) -> list[psutil.Process]:
-    """The processes that analyse, among a process's children."""
-    found = []
-    for child in psutil.Process(pid).children(recursive=True):
-        with contextlib.suppress(psutil.Error):
-            if "spawn_main" in " ".join(child.cmdline()):
-                found.append(child)
-    return found
 
 
 def gone(processes: list[psutil.Process], seconds: float = 10.0) -> bool:
