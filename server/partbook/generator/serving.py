@@ -82,7 +82,9 @@ class GeneratorServer:
         try:
             self.start()
             announce()
-            asked.wait()
+            # A signal that comes just before this thread begins to wait without end would wake nobody.
+            while not asked.wait(0.1):
+                pass
             stopping = threading.Thread(target=self.stop)
             stopping.start()
             while stopping.is_alive():
