@@ -21,7 +21,7 @@ demo-processes: $(READY)  ## a coordinator, three labels and a custodian as proc
 soak: $(READY)  ## 200 rounds with random kills and cuts
 	$(BIN)/python -m benchmarks.soak --rounds $(or $(ROUNDS),200)
 
-# Half of what the tests do is waiting for processes, so four workers keep two cores busy; WORKERS=2 halves the memory.
+# Half of what the tests do is waiting for processes, so four workers keep two cores busy; WORKERS=2 needs less memory.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(or $(WORKERS),4) --dist loadfile --no-loadscope-reorder
 
 test: $(READY)  ## every test
