@@ -149,17 +149,13 @@ class LabelNode:
         self._seal_key = self._custodians_key()
         self._base_hash: str = base_manifest(config.base)["files"]["model.safetensors"]
         self._policy = Policy.in_force(config.vault, config.policy)
-        self._trainer = (
-            trainer
-            if trainer is not None
-            else Learner(
-                config.base,
-                config.vault,
-                config.key,
-                seed=config.training_seed,
-                gpu_share=self._policy.gpu_share,
-                devices=config.devices,
-            )
+        self._trainer = trainer or Learner(
+            config.base,
+            config.vault,
+            config.key,
+            seed=config.training_seed,
+            gpu_share=self._policy.gpu_share,
+            devices=config.devices,
         )
         with Vault.open(config.vault, config.key) as vault:
             self._kept = Keeping(config.kept, vault.rounds_key)
