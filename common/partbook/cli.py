@@ -61,6 +61,11 @@ COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
         "coordinator",
         "Write MIDI and WAV from a release or a server.",
     ),
+    "evaluate": (
+        "partbook.study.cli:app",
+        "simulation",
+        "Is it music, and whose? Hold pieces against human works.",
+    ),
     "audit": (
         "partbook.simulation.audit.cli:app",
         "simulation",

@@ -150,6 +150,13 @@ class Reference:
         """The 10 % and 90 % quantile of a measure over the reference; NaN where no work has it."""
         return _quantiles(self.works.column(name))
 
+    def quantiles(self, name: str) -> tuple[float, float, float]:
+        """The 10 %, 50 % and 90 % quantile of a measure over the reference; NaN where no work has it."""
+        low, high = self.band(name)
+        column = self.works.column(name)
+        defined = column[~np.isnan(column)]
+        return low, float(np.median(defined)) if len(defined) else float("nan"), high
+
     def _tell_apart(self, candidate: MeasuredSet, seed: int) -> tuple[two_sample.TwoSample, two_sample.TwoSample]:
         # Whole pieces may end where openings are cut, so both sides are judged by openings of like length.
         cut = two_sample.like_lengths(candidate.openings, self.works.openings, seed)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from partbook.errors import InputError
-from partbook.music.metrics import MusicFigures
+from partbook.evaluation.brief import Brief
 from partbook.simulation.pictures import LabelCurve
 
 
@@ -36,7 +36,6 @@ class LabelReport:
         curve: the same after each evaluated round, and the node's own local loss where the demo shows it.
         messages: how many its node exchanged, both ways.
         bytes_sent, bytes_received: by its node, message contents as serialised.
-        heldout_figures: the mean figures of the held-out recordings' notes.
         nll_without_noise: like `nll_after`, had the same rounds had no noise; None where they had none.
         epsilon_spent, epsilon_left: ε of each of its recordings, as its ledger has it; None where there is no bound.
         rounds_paid: rounds behind that.
@@ -57,7 +56,6 @@ class LabelReport:
     messages: int
     bytes_sent: int
     bytes_received: int
-    heldout_figures: MusicFigures
     nll_without_noise: float | None = None
     epsilon_spent: float | None = None
     epsilon_left: float | None = None
@@ -201,7 +199,8 @@ class PieceReport:
         wav, midi, roll: files beside the report; the WAV and the PNG are embedded in it too.
         seconds: length of the WAV.
         peak_dbfs: of the WAV.
-        figures: of the generator's own notes, without the prompt.
+        notes, lowest, highest: how many notes the generator wrote, and the MIDI note numbers between which they lie;
+            without the prompt.
         copied_notes: longest run of notes shared, in any key, with a recording compared; None if none was.
         compared_with: with how many recordings.
     """
@@ -214,7 +213,9 @@ class PieceReport:
     roll: Path
     seconds: float
     peak_dbfs: float
-    figures: MusicFigures
+    notes: int
+    lowest: int
+    highest: int
     copied_notes: int | None = None
     compared_with: int = 0
 
@@ -248,6 +249,7 @@ class DemoReport:
         exchanges: every party's part in every exchange.
         pieces: what the generator wrote.
         model: what was released.
+        music: how pieces that the release writes freely compare with human works.
         machine: (what, value) about the machine and the software.
         limits: what this run does not show, in sentences, beside what follows from `locks`.
     """
@@ -264,6 +266,7 @@ class DemoReport:
     exchanges: tuple[ExchangeReport, ...]
     pieces: tuple[PieceReport, ...]
     model: ModelFacts
+    music: Brief
     machine: tuple[tuple[str, str], ...]
     limits: tuple[str, ...] = ()
 
@@ -289,6 +292,8 @@ def write_report(report: DemoReport, folder: Path) -> Path:
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, Brief):
+        return value.about()
     if is_dataclass(value) and not isinstance(value, type):
         return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
     if isinstance(value, Mapping):

@@ -10,13 +10,13 @@ import io
 from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from partbook.errors import InputError
-from partbook.music.metrics import MusicFigures, overlap
 from partbook.simulation.diagram import House, federation_svg, in_bytes
 from partbook.simulation.palette import RULE, SOFT_INK, label_colour
 from partbook.simulation.pictures import LabelCurve, note_name
+from partbook.simulation.report_music import is_it_music
 from partbook.simulation.report_parts import dot, duration, in_words, listed, raw_table, table
 from partbook.simulation.report_privacy import cost, tiny
 from partbook.simulation.report_protocol import exchanges, locks, messages, rounds
@@ -24,18 +24,6 @@ from partbook.simulation.report_style import STYLE
 
 if TYPE_CHECKING:
     from partbook.simulation.report import DemoReport, LabelReport, PieceReport
-
-_FIGURE_ROWS: Final = (
-    ("Notes a second", "density", "{:.2f}"),
-    ("Notes sounding together", "polyphony", "{:.2f}"),
-    ("Seconds between attacks", "inter_onset", "{:.3f}"),
-    ("Median note length (s)", "duration_median", "{:.3f}"),
-    ("Pitch range (semitones)", "pitch_range", "{:.0f}"),
-    ("Pitch-class entropy (bits, at most 3.58)", "pitch_class_entropy", "{:.2f}"),
-    ("Notes in the best-fitting scale", "in_scale", "{:.0%}"),
-    ("Regularity of the pulse (0–1)", "pulse", "{:.2f}"),
-)
-
 
 def page(report: DemoReport) -> str:
     """The whole report as one HTML document.
@@ -152,45 +140,18 @@ def _listen(report: DemoReport) -> str:
             f"<code>{escape(piece.wav.name)}</code>, "
             f"<code>{escape(piece.midi.name)}</code>.{copied}</p></article>"
         )
-    columns = [(piece.name, piece.figures) for piece in report.pieces]
-    columns += [(f"Held out: {label.name}", label.heldout_figures) for label in report.labels]
     return (
         "<h2>Listen</h2><p>Written by the released generator and played by a SoundFont with a little "
         "room. The same pieces lie beside this page as WAV and MIDI.</p>"
         + "".join(cards)
-        + _figures_table(columns, len(report.pieces))
+        + is_it_music(report.music)
     )
 
 
 def _seen(piece: PieceReport) -> str:
-    f = piece.figures
     return (
-        f"Piano roll of {piece.name}: {f.notes:.0f} generated notes between {note_name(int(f.lowest))} and "
-        f"{note_name(int(f.highest))} in {f.seconds:.0f} seconds."
-    )
-
-
-def _figures_table(columns: Sequence[tuple[str, MusicFigures]], pieces: int) -> str:
-    rows = [
-        (name, *(pattern.format(getattr(figures, field)) for _, figures in columns))
-        for name, field, pattern in _FIGURE_ROWS
-    ]
-    nearest: list[str] = []
-    for _, figures in columns[:pieces]:
-        shares = [overlap(figures.pitch_classes, other.pitch_classes) for _, other in columns[pieces:]]
-        nearest.append(f"{max(shares):.0%}" if shares else "–")
-    rows.append(
-        (
-            "Pitch classes shared with the nearest held-out collection",
-            *nearest,
-            *["–"] * (len(columns) - pieces),
-        )
-    )
-    return (
-        "<h3>Music, or noise?</h3><p>The same figures of the pieces (without what they were given) and, "
-        "as a mean, of the held-out recordings. Notes drawn at random would lie at 60 to 70 % in scale and "
-        "3.58 bits of "
-        "entropy.</p>" + table(("", *(name for name, _ in columns)), rows, caption="Figures of the notes")
+        f"Piano roll of {piece.name}: {piece.notes} generated notes between {note_name(piece.lowest)} and "
+        f"{note_name(piece.highest)} in {piece.seconds:.0f} seconds."
     )
 
 

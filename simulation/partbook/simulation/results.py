@@ -17,7 +17,6 @@ from safetensors import safe_open
 from partbook.coordinator.checkpoints import RoundRecord
 from partbook.coordinator.privacy import PrivacyStatement, statement
 from partbook.generator.release import Release
-from partbook.music.metrics import figures, typical
 from partbook.music.recording import Recording
 from partbook.node.budget import Budget
 from partbook.plan import wire
@@ -180,7 +179,6 @@ def label_report(
         messages=sent.messages + received.messages,
         bytes_sent=sent.total_bytes,
         bytes_received=received.total_bytes,
-        heldout_figures=typical([figures(recording.notes) for recording in held]),
         nll_without_noise=noiseless,
         epsilon_spent=_finite(account.total.committed),
         epsilon_left=_finite(account.total.left),

@@ -17,7 +17,7 @@ from partbook.generator.composing import Generator, Piece, PieceRequest, compose
 from partbook.generator.pieces import write_piece
 from partbook.generator.release import Release, load_generator
 from partbook.music.mel import MEMORY_SECONDS, memory_before
-from partbook.music.metrics import copied_span, figures
+from partbook.music.metrics import copied_span
 from partbook.music.notes import Notes
 from partbook.music.recording import Recording
 from partbook.music.tokens import Tokenizer, notes_of
@@ -106,7 +106,9 @@ def _kept(
         roll=roll,
         seconds=len(samples) / rate,
         peak_dbfs=float(20 * np.log10(max(float(np.abs(samples).max()), 1e-9))),
-        figures=figures(own),
+        notes=len(own),
+        lowest=int(own.pitch.min()),
+        highest=int(own.pitch.max()),
         copied_notes=max(copied_span(own, r.notes).notes for r in recordings),
         compared_with=len(recordings),
     )

@@ -1,0 +1,216 @@
+"""What can be evaluated, by the word that names it.
+
+`base`, a release's folder, a baseline's folder   models: they write pieces, and say how surprised they are by others'
+a folder of MIDI or audio                          pieces as they are; audio is transcribed by a node's own ears
+`human`, `shuffled`, `random`                      human works that no model has seen, their bars in random order, and
+                                                   random notes as dense and wide as they: what the scale begins with
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from symusic.core import ScoreTick
+
+from partbook.baselines import noise
+from partbook.errors import GenerationError, InputError, ScoreError
+from partbook.evaluation.reading import Reading, read
+from partbook.evaluation.results import Kind
+from partbook.music.tokens import Tokenizer
+from partbook.study.human import Works
+
+if TYPE_CHECKING:
+    from partbook.baselines.language_model import LanguageModel
+
+HUMAN, SHUFFLED, RANDOM, BASE_MODEL = "human", "shuffled", "random", "base"
+SCALE: Final = (HUMAN, SHUFFLED, RANDOM)
+"""What every evaluation shows beside its subject, so that its numbers have a scale."""
+MIDI_SUFFIXES: Final = (".mid", ".midi")
+PROMPT_QUARTERS: Final = 16.0  # given of a held-out work when a piece is to go on in its style
+_QUARTERS: Final = 64.0
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """One thing to evaluate.
+
+    Attributes:
+        name: as it was given.
+        title: as a table calls it.
+        kind: what it is.
+        about: one sentence.
+        model: what writes and is surprised; None where there is none.
+    """
+
+    name: str
+    title: str
+    kind: Kind
+    about: str
+    model: LanguageModel | None = None
+    folder: Path | None = None
+
+
+def named(name: str) -> Named:
+    """What a word of the command line names.
+
+    Raises:
+        InputError: it is neither a known word nor a folder with something to evaluate.
+        AlteredFile, BadSignature: a model's files are not what they should be.
+    """
+    if name == HUMAN:
+        return Named(name, "Human works", "human", "Works of other families than the reference, and in no training.")
+    if name == SHUFFLED:
+        return Named(name, "Shuffled bars", "noise", "The same human works, the bars of each in random order.")
+    if name == RANDOM:
+        return Named(name, "Random notes", "noise", "Uniform notes as many, as wide and as long as the human works.")
+    from partbook.baselines.language_model import Transformer
+    from partbook.model.checkpoint import load_model, load_tokenizer
+
+    if name == BASE_MODEL:
+        model = Transformer("base", load_model(), load_tokenizer())
+        return Named(name, "Base model", "generator", "The shipped base model, writing freely.", model)
+    folder = Path(name)
+    if not folder.is_dir():
+        raise InputError(
+            f"{name} is no folder; give a release, a baseline, a folder of MIDI or audio, or one of "
+            f"{BASE_MODEL}, {', '.join(SCALE)}."
+        )
+    return _of_folder(name, folder)
+
+
+def _of_folder(name: str, folder: Path) -> Named:
+    from partbook.baselines.language_model import Transformer
+    from partbook.baselines.training import MANIFEST, load
+
+    title = folder.resolve().name
+    if (folder / "release.json").exists():
+        from partbook.generator.release import load_generator, open_release
+
+        release = open_release(folder, signer=None)
+        about = f"Release {release.id[:16]}… ({release.name}), writing freely."
+        return Named(name, release.name or title, "generator", about, Transformer.of(title, load_generator(release)))
+    if (folder / MANIFEST).exists():
+        model = load(folder)
+        return Named(name, model.name, "baseline", f"Trained by: {_command(folder)}", model)
+    if not _files(folder):
+        raise InputError(f"{folder} holds neither a release, a baseline, MIDI nor audio; check the path.")
+    return Named(name, title, "folder", f"The files of {folder}.", folder=folder)
+
+
+def _command(folder: Path) -> str:
+    import json
+
+    return str(json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["about"]["command"])
+
+
+def written_after(
+    model: LanguageModel, works: Works, count: int, *, seed: int, on_piece: Callable[[int], None]
+) -> tuple[list[Reading], list[str]]:
+    """Pieces that go on from the opening of held-out works, without what they were given, and the style of each.
+
+    As many of each style as there are works for; continuations in which nothing sounds are left out.
+    """
+    chosen: list[tuple[Reading, str]] = []
+    styles = list(dict.fromkeys(works.styles))
+    for style in styles:
+        own = [piece for piece, s in zip(works.pieces, works.styles, strict=True) if s == style]
+        long = [piece for piece in own if piece.quarters >= 2 * PROMPT_QUARTERS]
+        chosen += [(piece, style) for piece in long[: -(-count // len(styles))]]
+    openings = [piece.opening(PROMPT_QUARTERS) for piece, _ in chosen]
+    prompts = [model.tokenizer.encode(opening.score()) for opening in openings]
+    seeds = [seed * 100_000 + 50_000 + number for number in range(len(chosen))]
+    longest = max((opening.quarters for opening in openings), default=0.0) + _QUARTERS / 2
+    written = model.sample_many(seeds, longest, prompts, on_piece=on_piece)
+    pieces, wanted = [], []
+    for ids, opening, (source, style) in zip(written, openings, chosen, strict=True):
+        try:
+            whole = read(model.tokenizer.decode(ids), source.title, source.work)
+            pieces.append(whole.between(len(opening.bars) - 1, len(whole.bars) - 1))
+        except ScoreError:
+            continue
+        wanted.append(style)
+    return pieces, wanted
+
+
+def of_folder(
+    folder: Path, tokenizer_path: Path, *, on_file: Callable[[str], None], on_refusal: Callable[[str], None]
+) -> list[Reading]:
+    """The pieces in a folder: MIDI files as they are, audio as a node hears it.
+
+    Args:
+        folder: searched through.
+        tokenizer_path: of the base, in whose grid a transcription is written.
+        on_file: told each file.
+        on_refusal: told why a file is left out.
+
+    Raises:
+        InputError: no file of it can be used.
+    """
+    pieces = []
+    files = _files(folder)
+    audio = [path for path in files if path.suffix.lower() not in MIDI_SUFFIXES]
+    for path in files:
+        if path in audio:
+            continue
+        try:
+            pieces.append(read(ScoreTick.from_file(path), path.stem))
+        except ScoreError as error:
+            on_refusal(f"{path.name}: {error}")
+        except Exception as error:  # symusic's parser raises whatever its C++ threw
+            on_refusal(f"{path.name} cannot be read as MIDI ({error}); export it again.")
+        on_file(path.name)
+    for path, score in _transcribed(audio, tokenizer_path, on_refusal):
+        if score is not None:
+            pieces.append(read(score, path.stem))
+        on_file(path.name)
+    if not pieces:
+        raise InputError(f"{folder} holds no file that can be used; see what was said of each.")
+    return pieces
+
+
+def count_of(folder: Path) -> int:
+    """How many files a folder has that may be pieces."""
+    return len(_files(folder))
+
+
+def _files(folder: Path) -> list[Path]:
+    from partbook.vault.ingest import audio_files
+
+    midi = [p for p in sorted(folder.rglob("*")) if p.suffix.lower() in MIDI_SUFFIXES and p.is_file()]
+    audio, _ = audio_files([folder])
+    return [*midi, *(path for path in audio if path.suffix.lower() not in MIDI_SUFFIXES)]
+
+
+def _transcribed(
+    files: Sequence[Path], tokenizer_path: Path, on_refusal: Callable[[str], None]
+) -> Iterator[tuple[Path, ScoreTick | None]]:
+    if not files:
+        return
+    import hashlib
+
+    from partbook.vault.ingest import Refusal, TokenizerFile, Workers
+
+    tokenizer = Tokenizer.load(tokenizer_path)
+    named_file = TokenizerFile(tokenizer_path, hashlib.sha256(tokenizer_path.read_bytes()).hexdigest())
+    with Workers() as workers:
+        waiting = [(path, workers.submit(path, named_file, 0)) for path in files]
+        for path, future in waiting:
+            heard = future.result()
+            if isinstance(heard, Refusal):
+                on_refusal(heard.reason)
+                yield path, None
+            else:
+                yield path, tokenizer.decode(heard.recording.ids)
+
+
+def stable_seed(name: str, seed: int) -> int:
+    """A seed of its own for each subject, the same on every machine."""
+    return zlib.crc32(f"{seed}/{name}".encode())
+
+
