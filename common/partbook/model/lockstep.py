@@ -23,7 +23,9 @@ class LockstepCache:
         self._model = model
         weight = model.embedding.weight
         silence = weight.new_full((1, MEMORY_FRAMES, BANDS), -1.0)
-        memory, self._audible = model.encode(silence, torch.zeros(1, dtype=torch.bool, device=weight.device))
+        memory, audible = model.encode(silence, torch.zeros(1, dtype=torch.bool, device=weight.device))
+        # In silence there is one step to attend to, the learnt one, which stands first.
+        memory, self._audible = memory[:, :1], audible[..., :1]
         self._cache = model.open_cache(memory.expand(rows, -1, -1))
         self._lengths = torch.zeros(rows, dtype=torch.long, device=weight.device)
 
@@ -34,10 +36,10 @@ class LockstepCache:
 
     def prime(self, row: int, ids: Tensor) -> Tensor:
         """Empty a row and read `ids` (t,), BOS first, into it: logits of what comes next, (vocabulary,)."""
-        one = [
-            LayerCache(*(None if t is None else t[row : row + 1] for t in (c.key, c.value, c.memory_key, c.memory_value)))
-            for c in self._cache.layers
-        ]  # fmt: skip
+        one = []
+        for layer in self._cache.layers:
+            whole = layer.key, layer.value, layer.memory_key, layer.memory_value
+            one.append(LayerCache(*(None if t is None else t[row : row + 1] for t in whole)))  # views: written in place
         self._lengths[row] = len(ids)
         return self._model.step(ids[None], Cache(one), self._audible)[0, -1]
 
@@ -63,9 +65,15 @@ class LockstepCache:
             query, key = rotate(query, *angles), rotate(key, *angles)
             # A resting row's first position is overwritten: priming writes it anew.
             layer.key[everyone, :, past], layer.value[everyone, :, past] = key[:, :, 0], value[:, :, 0]
-            mixed = F.scaled_dot_product_attention(query, layer.key[:, :, :now], layer.value[:, :, :now], heard)
-            x = x + attention.merge(mixed)
+            x = x + attention.merge(_attend(query, layer.key[:, :, :now], layer.value[:, :, :now], heard))
             x = x + block.cross_attention(block.norm_cross(x), layer.memory_key, layer.memory_value, self._audible)
             x = x + block.down(F.gelu(block.up(block.norm_feed(x))))
         self._lengths += active
         return model.next_logits(x)[:, 0]
+
+
+def _attend(query: Tensor, key: Tensor, value: Tensor, heard: Tensor) -> Tensor:
+    # For one query a row, twice as fast on a CPU as scaled_dot_product_attention with a mask.
+    scores = (query * query.shape[-1] ** -0.5) @ key.mT  # (rows, h, 1, now)
+    mixed: Tensor = scores.masked_fill(~heard, -torch.inf).softmax(-1) @ value
+    return mixed

@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -113,7 +113,7 @@ class KneserNey:
 
     def distribution(self, past: Sequence[int]) -> NDArray[np.float64]:
         """Probability of every id after `past`, before which BOS stands: (vocabulary,)."""
-        probability = self._unigrams.copy()
+        probability: NDArray[np.float64] = self._unigrams.copy()
         history = [self.bos] * (self.order - 1) + [int(i) for i in past[-(self.order - 1) :]]
         context = 0
         for back, order in enumerate(self._orders[1:]):
@@ -128,13 +128,13 @@ class KneserNey:
 
     def save(self, path: Path) -> None:
         """Write the counts as npz; replaces the file whole."""
-        arrays: dict[str, NDArray[np.int64]] = {
+        arrays: dict[str, Any] = {
             "about": np.array([self.order, self.vocabulary, self.bos, *self.never], dtype=np.int64)
         }
         for number, (keys, counts) in enumerate(self._counts, start=1):
             # Differences of ascending keys are small and alike, and so compress.
             arrays[f"keys{number}"] = np.diff(keys, prepend=0)
-            arrays[f"counts{number}"] = counts.astype(np.int32)  # type: ignore[assignment]  # narrower on disk
+            arrays[f"counts{number}"] = counts.astype(np.int32)
         temporary = path.with_suffix(".part.npz")
         np.savez_compressed(temporary, **arrays)
         temporary.replace(path)
@@ -162,9 +162,7 @@ class KneserNey:
         return tuple(len(keys) for keys, _ in self._counts)
 
 
-def _keys(
-    ids: NDArray[np.int16], vocabulary: int, bos: int, eos: int, order: int
-) -> NDArray[np.int64]:
+def _keys(ids: NDArray[np.int16], vocabulary: int, bos: int, eos: int, order: int) -> NDArray[np.int64]:
     """The n-gram that ends at each token of a piece and at its end: (tokens + 1,)."""
     padded = np.concatenate([np.full(order - 1, bos), ids, [eos]]).astype(np.int64)
     keys = np.zeros(len(ids) + 1, dtype=np.int64)

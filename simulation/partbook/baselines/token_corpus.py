@@ -29,6 +29,7 @@ from partbook.simulation.base import INSTRUMENTS, KEYS, PublicScore, transposed
 from partbook.simulation.performance import perform
 
 MOST_TOKENS: Final = 25_000_000
+_FEW: Final = 64  # works that are written down sooner than a process has started
 _TOKENS_A_NOTE: Final = 2.5  # about; more is needed only to say how many keys fit
 
 
@@ -127,7 +128,7 @@ class TokenCorpus:
             _Task(public, keys[public.collection], seed, number, tokenizer) for number, public in enumerate(scores)
         ]
         found: list[list[NDArray[np.int16]]] = []
-        if workers == 1 or len(tasks) < 8:
+        if workers == 1 or len(tasks) < _FEW:
             for task in tasks:
                 found.append(_written(task))
                 on_work(len(found))
@@ -169,7 +170,9 @@ def _written(task: _Task) -> list[NDArray[np.int16]]:
     for key in random.choice(list(KEYS), task.keys, replace=False):
         program = int(random.choice(INSTRUMENTS))
         try:
-            result.append(_tokenizer(task.tokenizer).encode(perform(transposed(task.public.score, int(key), program), random)))
+            result.append(
+                _tokenizer(task.tokenizer).encode(perform(transposed(task.public.score, int(key), program), random))
+            )
         except ScoreError:
             continue
     return result
@@ -200,9 +203,7 @@ class TokenWindows:
             if at not in self._cut:
                 self._cut[at] = spans(recording, self._length, stride=0.25)
             items.append((recording, self._cut[at][int(random.integers(len(self._cut[at])))]))
-        return gather(
-            items, self._length, bos=self._tokenizer.bos, eos=self._tokenizer.eos, pad=self._tokenizer.pad
-        )
+        return gather(items, self._length, bos=self._tokenizer.bos, eos=self._tokenizer.eos, pad=self._tokenizer.pad)
 
 
 def as_recording(ids: NDArray[np.int16], tokenizer: Tokenizer) -> Recording:

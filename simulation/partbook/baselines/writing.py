@@ -199,7 +199,7 @@ class SlidingRows(ABC):
     def _slide(self, row: int) -> None:
         ids = self._ids[row]
         tail = ids[resume_at(ids, self._context, self._tokenizer) :] if len(ids) >= self._context - 1 else ids
-        self._logits[row] = self._prime(row, tail, self._random[row])
+        self._logits[row] = self._prime(row, tail, self._random[row]).double()
         self._lengths[row] = 1 + len(tail)
 
     def logits(self) -> Tensor:
