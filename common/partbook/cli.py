@@ -71,6 +71,11 @@ COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
         "simulation",
         "Attack a federation, and hold what is found against its claim.",
     ),
+    "baseline": (
+        "partbook.baselines.cli:app",
+        "simulation",
+        "Train and score the models that the generator is held against.",
+    ),
     "base": ("partbook.simulation.cli:base", "simulation", "Reproduce the public base model and tokeniser."),
 }
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from partbook.model.likelihood import to_tensors, token_losses
 from partbook.model.transformer import PartbookModel
@@ -57,9 +57,23 @@ def pretrain(
         on_step: told the step, from 1, and its loss in nats per token.
     """
     device = model.embedding.weight.device
+    optimiser = adamw(model, schedule)
+    model.train()
+    for step, windows in enumerate(batches):
+        if step >= schedule.steps:
+            break
+        ids, mel, has_memory = to_tensors(windows, device)
+        loss = token_losses(model, ids, mel, has_memory, pad).sum() / (ids[:, 1:] != pad).sum()
+        descend(model, optimiser, loss, schedule.rate(step), schedule.clip)
+        on_step(step + 1, float(loss.detach()))
+    model.eval()
+
+
+def adamw(model: nn.Module, schedule: Schedule) -> torch.optim.AdamW:
+    """The optimiser of a model's every parameter."""
     matrices = [p for p in model.parameters() if p.ndim > 1]
     others = [p for p in model.parameters() if p.ndim <= 1]
-    optimiser = torch.optim.AdamW(
+    return torch.optim.AdamW(
         [
             {"params": matrices, "weight_decay": schedule.weight_decay},
             {"params": others, "weight_decay": 0.0},
@@ -67,17 +81,13 @@ def pretrain(
         lr=schedule.peak,
         betas=(0.9, 0.95),
     )
-    model.train()
-    for step, windows in enumerate(batches):
-        if step >= schedule.steps:
-            break
-        for group in optimiser.param_groups:
-            group["lr"] = schedule.rate(step)
-        ids, mel, has_memory = to_tensors(windows, device)
-        loss = token_losses(model, ids, mel, has_memory, pad).sum() / (ids[:, 1:] != pad).sum()
-        loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(model.parameters(), schedule.clip)
-        optimiser.step()
-        optimiser.zero_grad(set_to_none=True)
-        on_step(step + 1, float(loss.detach()))
-    model.eval()
+
+
+def descend(model: nn.Module, optimiser: torch.optim.Optimizer, loss: Tensor, rate: float, clip: float) -> None:
+    """One step down a loss, at a learning rate, with the gradient clipped to an L2 norm."""
+    for group in optimiser.param_groups:
+        group["lr"] = rate
+    loss.backward()  # type: ignore[no-untyped-call]
+    nn.utils.clip_grad_norm_(model.parameters(), clip)
+    optimiser.step()
+    optimiser.zero_grad(set_to_none=True)

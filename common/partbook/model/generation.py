@@ -8,7 +8,7 @@ Nucleus sampling: Holtzman et al. 2020 (arXiv 1904.09751 v2, §3.1).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -78,16 +78,11 @@ class Writer:
 
     def _prime(self) -> Tensor:
         self._cache.length = 0
-        room = self._model.config.context - 1
-        tail = self.ids[self._resume_at() :] if len(self.ids) >= room else self.ids
+        context = self._model.config.context
+        full = len(self.ids) >= context - 1
+        tail = self.ids[resume_at(self.ids, context, self._tokenizer) :] if full else self.ids
         start = torch.tensor([[self._tokenizer.bos, *tail]], device=self._memory.device)
         return self._model.step(start, self._cache, self._audible)[0, -1]
-
-    def _resume_at(self) -> int:
-        # The first bar of the last half of the context; no bar there: exactly half.
-        half = len(self.ids) - self._model.config.context // 2
-        starts = self._tokenizer.bar_starts(np.asarray(self.ids[half:], dtype=np.int16))
-        return half + (int(starts[0]) if len(starts) else 0)
 
     def logits(self) -> Tensor:
         """Logits of the next token, (vocabulary,)."""
@@ -101,6 +96,13 @@ class Writer:
         else:
             step = torch.tensor([[token]], device=self._memory.device)
             self._logits = self._model.step(step, self._cache, self._audible)[0, -1]
+
+
+def resume_at(ids: Sequence[int], context: int, tokenizer: Tokenizer) -> int:
+    """Where in `ids` a full context goes on from: the first bar of its last half; no bar there: exactly half."""
+    half = max(0, len(ids) - context // 2)
+    starts = tokenizer.bar_starts(np.asarray(ids[half:], dtype=np.int16))
+    return half + (int(starts[0]) if len(starts) else 0)
 
 
 def generate(

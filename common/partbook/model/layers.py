@@ -74,13 +74,23 @@ class _Attention(nn.Module):
         self.value = nn.Linear(width, width)
         self.out = nn.Linear(width, width)
 
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values of (b, t, d), each (b, h, t, d/h)."""
+        query, key, value = (_split(f(x), self.heads) for f in (self.query, self.key, self.value))
+        return query, key, value
+
+    def merge(self, mixed: Tensor) -> Tensor:
+        """(b, h, t, d/h) → (b, t, d)."""
+        merged: Tensor = self.out(_merge(mixed))
+        return merged
+
 
 class SelfAttention(_Attention):
     """Causal attention with rotary positions and an optional cache."""
 
     def forward(self, x: Tensor, cosine: Tensor, sine: Tensor, cache: LayerCache | None, past: int) -> Tensor:
         """(b, t, d) → (b, t, d); `cosine` and `sine` are those of positions past … past + t."""
-        query, key, value = (_split(f(x), self.heads) for f in (self.query, self.key, self.value))  # (b, h, t, d/h)
+        query, key, value = self.project(x)
         query, key = rotate(query, cosine, sine), rotate(key, cosine, sine)
         if cache is None:
             mixed = F.scaled_dot_product_attention(query, key, value, is_causal=True)
@@ -93,8 +103,7 @@ class SelfAttention(_Attention):
             mixed = F.scaled_dot_product_attention(
                 query, cache.key[:, :, :now], cache.value[:, :, :now], attn_mask=mask
             )
-        merged: Tensor = self.out(_merge(mixed))
-        return merged
+        return self.merge(mixed)
 
 
 class CrossAttention(_Attention):
@@ -107,8 +116,7 @@ class CrossAttention(_Attention):
     def forward(self, x: Tensor, keys: Tensor, values: Tensor, audible: Tensor) -> Tensor:
         """(b, t, d) → (b, t, d); `audible` (b, 1, 1, s) is False where there is nothing to attend to."""
         query = _split(self.query(x), self.heads)
-        merged: Tensor = self.out(_merge(F.scaled_dot_product_attention(query, keys, values, attn_mask=audible)))
-        return merged
+        return self.merge(F.scaled_dot_product_attention(query, keys, values, attn_mask=audible))
 
 
 class Block(nn.Module):

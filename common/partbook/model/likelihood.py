@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from partbook.model.transformer import PartbookModel
 from partbook.music.recording import Recording
 from partbook.music.tokens import Tokenizer
-from partbook.music.windows import Windows, gather, spans
+from partbook.music.windows import Span, Windows, gather, spans
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +45,14 @@ def to_tensors(windows: Windows, device: torch.device) -> tuple[Tensor, Tensor, 
     )
 
 
-def token_losses(model: PartbookModel, ids: Tensor, mel: Tensor, has_memory: Tensor, pad: int) -> Tensor:
+class NextToken(Protocol):
+    """Whatever says what comes next, as `PartbookModel` does: called with ids (b, t), mel and has_memory."""
+
+    def __call__(self, ids: Tensor, mel: Tensor, has_memory: Tensor, /) -> Tensor:
+        """Logits (b, t, vocabulary)."""
+
+
+def token_losses(model: NextToken, ids: Tensor, mel: Tensor, has_memory: Tensor, pad: int) -> Tensor:
     """Negative log-probability of each token given those before it: (b, t), 0 at padding."""
     logits = model(ids[:, :-1], mel, has_memory)
     # Flat, because cross-entropy over transposed logits takes up to a fifth longer.
@@ -73,3 +83,37 @@ def evaluate(
             nats += float(token_losses(model, ids, mel, has_memory, tokenizer.pad).double().sum())
             tokens += int((ids[:, 1:] != tokenizer.pad).sum())
     return Likelihood(nats, tokens)
+
+
+def token_nats(
+    losses: Callable[[Tensor, Tensor, Tensor], Tensor],
+    tokenizer: Tokenizer,
+    recording: Recording,
+    context: int,
+    device: torch.device,
+    *,
+    batch: int = 16,
+) -> NDArray[np.float64]:
+    """What `evaluate` sums, token by token: nats of each token of a recording and of its end, (tokens + 1,).
+
+    Args:
+        losses: nats of each token, (b, t) of ids (b, t + 1), mel and has_memory; 0 at padding.
+        tokenizer: the model's.
+        recording: may be empty: what is left is that it ends at once.
+        context: positions the model sees at once, BOS included.
+        device: where `losses` computes.
+        batch: windows at a time.
+    """
+    cut = spans(recording, context) or [Span(0, 0, 0.0, True)]
+    result = np.zeros(len(recording.ids) + 1)
+    with torch.inference_mode():
+        for start in range(0, len(cut), batch):
+            chunk = cut[start : start + batch]
+            longest = max(span.stop - span.start for span in chunk) + 1
+            items = [(recording, span) for span in chunk]
+            windows = gather(items, longest, bos=tokenizer.bos, eos=tokenizer.eos, pad=tokenizer.pad)
+            found = losses(*to_tensors(windows, device)).double().cpu().numpy()
+            for row, span in enumerate(chunk):
+                end = span.stop + span.last
+                result[span.start : end] = found[row, : end - span.start]
+    return result

@@ -57,18 +57,18 @@ class PartbookModel(nn.Module):
 
     def decode(self, ids: Tensor, memory: Tensor, audible: Tensor) -> Tensor:
         """Logits (b, t, vocabulary) for ids (b, t) and what `encode` made of the sound before them."""
-        x = self._embed(ids)
+        x = self.embed(ids)
         angles = self.cosine[: ids.shape[1]], self.sine[: ids.shape[1]]
-        for block in self._decoder():
+        for block in self.decoder():
             x = block(x, angles, block.cross_attention.keys_values(memory), audible, None, 0)
-        return self._logits(x)
+        return self.next_logits(x)
 
     def open_cache(self, memory: Tensor) -> Cache:
         """An empty cache for `memory` (b, 44, d); holds context × layers × 2 × width floats per sequence."""
         config, batch = self.config, len(memory)
         shape = (batch, config.heads, config.context, config.width // config.heads)
         layers = []
-        for block in self._decoder():
+        for block in self.decoder():
             key, value = memory.new_zeros(shape), memory.new_zeros(shape)
             layers.append(LayerCache(key, value, *block.cross_attention.keys_values(memory)))
         return Cache(layers)
@@ -77,25 +77,28 @@ class PartbookModel(nn.Module):
         """Logits (b, t, vocabulary) for the next ids (b, t), which are added to the cache."""
         past, now = cache.length, cache.length + ids.shape[1]
         assert now <= self.config.context, "the cache is full; generation must slide before it steps"
-        x = self._embed(ids)
+        x = self.embed(ids)
         angles = self.cosine[past:now], self.sine[past:now]
         for block, layer in zip(self.blocks, cache.layers, strict=True):
             assert layer.memory_key is not None
             assert layer.memory_value is not None
             x = block(x, angles, (layer.memory_key, layer.memory_value), audible, layer, past)
         cache.length = now
-        return self._logits(x)
+        return self.next_logits(x)
 
-    def _decoder(self) -> Iterator[Block]:
+    def decoder(self) -> Iterator[Block]:
+        """The decoder's blocks, in order."""
         for block in self.blocks:
             assert isinstance(block, Block), "blocks holds nothing else; ModuleList forgets types"
             yield block
 
-    def _embed(self, ids: Tensor) -> Tensor:
+    def embed(self, ids: Tensor) -> Tensor:
+        """What the first block reads, (b, t, d), of ids (b, t)."""
         x: Tensor = self.dropout(self.embedding(ids) * math.sqrt(self.config.width))
         return x
 
-    def _logits(self, x: Tensor) -> Tensor:
+    def next_logits(self, x: Tensor) -> Tensor:
+        """Logits (b, t, vocabulary) of what the last block wrote, (b, t, d)."""
         return F.linear(self.norm(x), self.embedding.weight)
 
 

@@ -1,9 +1,14 @@
 """Four collections of public-domain scores from music21's corpus, and who may use which work for what.
 
-The split is by work and fixed for good, because the shipped base model depends on it: works are grouped by title
-(so that two settings of one tune stay together, within and across the dance collections), ordered by a hash, and
-dealt out: `heldout` (the public validation set), `label` (from which a label's recordings are drawn), and the
-rest, `base` (which trained the tokeniser and the base model). No work is in two pools.
+No work and no tune is in two pools: `base` trained the tokeniser and the base model, a label's recordings are drawn
+from `label`, and `heldout` is the public validation set. They come about in two steps.
+
+1. Which works are `base` is fixed for good, because the shipped base model has learnt from them: works are grouped by
+   title, ordered by a hash, and all but the first (`Collection.withheld`) are base.
+2. Titles are not tunes: of the withheld works, those of a tune family that base has heard (`partbook.corpus.families`:
+   by melody, so that two harmonisations of one chorale are one tune) are in no pool at all, nor are those of a tune
+   that a collection before has withheld. The others are dealt to `heldout` until it is full, and then to `label`;
+   works of one family, or of one title, stay together.
 
 Rights, checked per file: Bach's chorales, O'Neill (1850 in the corpus' name; 1903 in print), Ryan (1883) and
 Monteverdi are in the public domain; files whose encoding carries a `<rights>` statement are left out.
@@ -14,17 +19,19 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import itertools
 import os
 import re
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
 from symusic.core import NoteTick, ScoreTick, TempoTick, TimeSignatureTick, TrackTick
 
+from partbook.corpus.table import shipped
 from partbook.errors import ScoreError
 from partbook.music.tokens import TICKS_PER_QUARTER
 
@@ -43,8 +50,10 @@ class Collection:
         about: one line for a report.
         instrument: what its recordings are played on, in words.
         program: the same as a General MIDI program; all have an attack that transcription can find.
-        heldout: works kept for public validation.
-        pool: works from which the label's recordings are drawn.
+        withheld: works, at least, that base does not hold. The shipped base depends on the two numbers: titles are
+            withheld until there are as many works as the first says, and then as many again as the second says.
+        heldout: works, at least, kept for public validation.
+        pool: works, at least, from which the label's recordings are drawn.
         tempo: quarter notes a minute where a score gives none.
     """
 
@@ -53,16 +62,19 @@ class Collection:
     about: str
     instrument: str
     program: int
+    withheld: tuple[int, int]
     heldout: int
     pool: int
     tempo: float
 
 
 COLLECTIONS: Final = (
-    Collection("bach", "Thomaskirche", "Bach's four-part chorales", "piano", 0, 24, 150, 84),
-    Collection("oneills1850", "Chicago Reels", "O'Neill's Irish dance tunes", "flute", 73, 24, 500, 120),
-    Collection("ryansMammoth", "Mammoth Strings", "Ryan's fiddle tunes", "steel-string guitar", 25, 24, 400, 120),
-    Collection("monteverdi", "Cremona", "Monteverdi's madrigals", "harpsichord", 6, 6, 22, 112),
+    Collection("bach", "Thomaskirche", "Bach's four-part chorales", "piano", 0, (24, 150), 30, 25, 84),
+    Collection("oneills1850", "Chicago Reels", "O'Neill's Irish dance tunes", "flute", 73, (24, 500), 150, 290, 120),
+    Collection(
+        "ryansMammoth", "Mammoth Strings", "Ryan's fiddle tunes", "steel-string guitar", 25, (24, 400), 100, 150, 120
+    ),
+    Collection("monteverdi", "Cremona", "Monteverdi's madrigals", "harpsichord", 6, (6, 22), 8, 16, 112),
 )
 
 
@@ -99,15 +111,37 @@ class Work:
             ScoreError: the score cannot be read, is empty, or has a metre outside the tokeniser's.
         """
         collection = by_name(self.collection)
-        path, _, number = self.key.partition("#")
-        source = corpus() / path
-        score = _from_abc(_tunes(source)[int(number)]) if number else _from_musicxml(source, collection.tempo)
-        for track in score.tracks:
-            track.program = collection.program if program is None else program
-        for metre in score.time_signatures:
-            if (metre.numerator, metre.denominator) not in METRES:
-                raise ScoreError(f"{self.key} is in {metre.numerator}/{metre.denominator}, which the tokeniser lacks.")
-        return score
+        return score_at(self.key, collection.program if program is None else program, collection.tempo)
+
+
+def score_at(key: str, program: int, tempo: float) -> ScoreTick:
+    """A work of music21's corpus on one track at 480 ticks a quarter.
+
+    Args:
+        key: as of `Work`.
+        program: General MIDI program to write.
+        tempo: quarter notes a minute where the score gives none.
+
+    Raises:
+        ScoreError: the score cannot be read, is empty, or has a metre outside the tokeniser's.
+    """
+    score = tune_at(key) if "#" in key else _from_musicxml(corpus() / key, tempo)
+    for track in score.tracks:
+        track.program = program
+    for metre in score.time_signatures:
+        if (metre.numerator, metre.denominator) not in METRES:
+            raise ScoreError(f"{key} is in {metre.numerator}/{metre.denominator}, which the tokeniser lacks.")
+    return score
+
+
+def tune_at(key: str) -> ScoreTick:
+    """An ABC tune of the corpus, whatever its metre.
+
+    Raises:
+        ScoreError: it cannot be read, or has no notes.
+    """
+    path, _, number = key.partition("#")
+    return _from_abc(tunes_of(corpus() / path)[int(number)])
 
 
 def corpus() -> Path:
@@ -131,12 +165,12 @@ def by_name(name: str) -> Collection:
 
 @functools.lru_cache
 def works(name: str) -> tuple[Work, ...]:
-    """All usable works of a collection, in the corpus' order."""
+    """All usable works in a folder of music21's corpus, in the corpus' order."""
     folder = corpus() / name
     found: list[Work] = []
     for path in sorted(folder.rglob("*.abc")):
         key = str(path.relative_to(corpus()))
-        for index, tune in enumerate(_tunes(path)):
+        for index, tune in enumerate(tunes_of(path)):
             title = re.search(r"^T:\s*(.+?)\s*$", tune, re.MULTILINE)
             found.append(Work(name, f"{key}#{index}", title[1] if title else f"{path.stem} {index}"))
     for path in sorted(folder.glob("*.mxl")):
@@ -153,36 +187,59 @@ def works(name: str) -> tuple[Work, ...]:
 def split(name: str) -> dict[Pool, tuple[Work, ...]]:
     """Who may use which work of a collection: disjoint pools, the same on every machine."""
     collection = by_name(name)
-    groups: dict[str, list[Work]] = {}
-    for work in works(name):
-        groups.setdefault(_tune_name(work), []).append(work)
-    order = sorted(groups, key=lambda group: hashlib.sha256(f"{SPLIT}/{group}".encode()).digest())
-    elsewhere = _dealt_before(name)
-    pools: dict[Pool, list[Work]] = {"heldout": [], "label": [], "base": []}
-    for group in order:
-        if elsewhere.get(group) == "base":
-            pools["base"].extend(groups[group])
-        elif group in elsewhere:
-            continue  # An earlier collection reserves this tune: nobody else may train on it or play it.
-        elif len(pools["heldout"]) < collection.heldout:
-            pools["heldout"].extend(groups[group])
-        elif len(pools["label"]) < collection.pool:
-            pools["label"].extend(groups[group])
-        else:
-            pools["base"].extend(groups[group])
+    base, withheld = _by_title(name)
+    heard = {_family(work) for c in COLLECTIONS for work in _by_title(c.name)[0]}
+    before = itertools.takewhile(lambda c: c.name != name, COLLECTIONS)
+    elsewhere = {_family(work) for c in before for group in _by_title(c.name)[1] for work in group}
+    fresh = [[work for work in group if _family(work) not in heard | elsewhere] for group in withheld]
+    pools: dict[Pool, list[Work]] = {"heldout": [], "label": [], "base": list(base)}
+    for tied in _tied(fresh):
+        pools["heldout" if len(pools["heldout"]) < collection.heldout else "label"].extend(tied)
     return {pool: tuple(members) for pool, members in pools.items()}
 
 
-def _dealt_before(name: str) -> dict[str, Pool]:
-    """Where each tune of the collections before this one went; where in doubt, to the more reserved pool."""
-    dealt: dict[str, Pool] = {}
-    for collection in COLLECTIONS:
-        if collection.name == name:
-            break
-        pools = split(collection.name)
-        for pool in ("base", "label", "heldout"):
-            dealt.update({_tune_name(work): pool for work in pools[pool]})
-    return dealt
+@functools.lru_cache
+def _by_title(name: str) -> tuple[tuple[Work, ...], tuple[tuple[Work, ...], ...]]:
+    """The base works of a collection, and its withheld works by title; what a collection before withholds is in none."""
+    groups: dict[str, list[Work]] = {}
+    for work in works(name):
+        groups.setdefault(_tune_name(work), []).append(work)
+    elsewhere: dict[str, bool] = {}  # by title, whether an earlier collection withholds it
+    for collection in itertools.takewhile(lambda c: c.name != name, COLLECTIONS):
+        base, withheld = _by_title(collection.name)
+        elsewhere.update({_tune_name(work): False for work in base})
+        elsewhere.update({_tune_name(work): True for group in withheld for work in group})
+    first, second = by_name(name).withheld
+    learnt: list[Work] = []
+    kept: list[tuple[Work, ...]] = []
+    counts = [0, 0]
+    for group in sorted(groups, key=lambda group: hashlib.sha256(f"{SPLIT}/{group}".encode()).digest()):
+        if group in elsewhere:
+            learnt.extend(() if elsewhere[group] else groups[group])
+        elif counts[0] < first or counts[1] < second:
+            counts[counts[0] >= first] += len(groups[group])
+            kept.append(tuple(groups[group]))
+        else:
+            learnt.extend(groups[group])
+    return tuple(learnt), tuple(kept)
+
+
+def _tied(groups: Iterable[Sequence[Work]]) -> list[list[Work]]:
+    """Groups that share a family as one, in the order of the first of them; empty ones are gone."""
+    found: list[list[Work]] = []
+    for group in groups:
+        families = {_family(work) for work in group}
+        same = [other for other in found if families & {_family(work) for work in other}]
+        if not same:
+            found.append(list(group))
+            continue
+        same[0].extend([*(work for other in same[1:] for work in other), *group])
+        found = [other for other in found if not any(other is gone for gone in same[1:])]
+    return [group for group in found if group]
+
+
+def _family(work: Work) -> str:
+    return shipped().get(work.key, work.key)
 
 
 def _tune_name(work: Work) -> str:
@@ -197,7 +254,8 @@ def _tune_name(work: Work) -> str:
 
 
 @functools.lru_cache(maxsize=64)
-def _tunes(path: Path) -> tuple[str, ...]:
+def tunes_of(path: Path) -> tuple[str, ...]:
+    """The tunes in an ABC file, each as ABC of its own."""
     text = path.read_text(encoding="utf-8", errors="replace").replace("\r\n", "\n")
     return tuple("X:" + part for part in re.split(r"^X:", text, flags=re.MULTILINE)[1:])
 

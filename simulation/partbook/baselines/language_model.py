@@ -1,0 +1,138 @@
+"""The seam between what writes music and what judges it: nats of a piece's tokens, pieces from seeds.
+
+All models that are compared share one tokeniser, the shipped base's, so that a nat a token is the same for all.
+"""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Final, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from partbook.baselines.writing import AS_THE_PRODUCT, Rows, SlidingRows, write
+from partbook.model.generation import Sampling
+from partbook.model.likelihood import token_losses, token_nats
+from partbook.model.lockstep import LockstepCache
+from partbook.model.transformer import PartbookModel
+from partbook.music.recording import Recording
+from partbook.music.tokens import Tokenizer
+
+if TYPE_CHECKING:
+    from partbook.generator.composing import Generator
+
+ROWS: Final = 32  # pieces side by side; more are no faster on a CPU
+
+
+class LanguageModel(Protocol):
+    """What says how likely a piece is, and writes pieces."""
+
+    @property
+    def name(self) -> str:
+        """What a table calls it."""
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The shipped base's."""
+
+    @property
+    def bound(self) -> bool:
+        """Whether `nats` is an upper bound ("≤") rather than the value itself."""
+
+    def nats(self, recording: Recording) -> NDArray[np.float64]:
+        """Negative log-probability of each token of a recording and of its end, (tokens + 1,)."""
+
+    def sample(self, seed: int, quarters: float, prompt: NDArray[np.int16] | None = None) -> NDArray[np.int16]:
+        """A piece of at least `quarters` quarter notes, the prompt included, cut at the bar line at or after."""
+
+    def sample_many(
+        self,
+        seeds: Sequence[int],
+        quarters: float,
+        prompts: Sequence[NDArray[np.int16]] | None = None,
+        *,
+        on_piece: Callable[[int], None] = lambda _: None,
+    ) -> list[NDArray[np.int16]]:
+        """The pieces that `sample` writes, one a seed; `on_piece` is told how many are finished."""
+
+
+class Writing(ABC):
+    """A model's pieces, given its rows: what every `LanguageModel` here inherits."""
+
+    bound: bool = False
+
+    def __init__(self, name: str, tokenizer: Tokenizer, sampling: Sampling = AS_THE_PRODUCT) -> None:
+        self.name, self.tokenizer, self.sampling = name, tokenizer, sampling
+
+    @abstractmethod
+    def open_rows(self, rows: int) -> Rows:
+        """Rows to write pieces in."""
+
+    def sample(self, seed: int, quarters: float, prompt: NDArray[np.int16] | None = None) -> NDArray[np.int16]:
+        """See `LanguageModel`."""
+        return self.sample_many([seed], quarters, None if prompt is None else [prompt])[0]
+
+    def sample_many(
+        self,
+        seeds: Sequence[int],
+        quarters: float,
+        prompts: Sequence[NDArray[np.int16]] | None = None,
+        *,
+        on_piece: Callable[[int], None] = lambda _: None,
+    ) -> list[NDArray[np.int16]]:
+        """See `LanguageModel`. A seed's piece is the same whatever other pieces are asked for with it.
+
+        Raises:
+            GenerationError: `quarters` or a seed is out of range, or prompts and seeds differ in number.
+        """
+        return write(
+            self.open_rows, self.tokenizer, seeds, quarters, prompts, self.sampling, most_rows=ROWS, on_piece=on_piece
+        )
+
+
+class Transformer(Writing):
+    """A `PartbookModel`, base or adapted, that writes in silence and is scored with what a recording sounds like."""
+
+    def __init__(
+        self, name: str, model: PartbookModel, tokenizer: Tokenizer, sampling: Sampling = AS_THE_PRODUCT
+    ) -> None:
+        super().__init__(name, tokenizer, sampling)
+        self.model = model.eval()
+
+    @classmethod
+    def of(cls, name: str, generator: Generator, sampling: Sampling = AS_THE_PRODUCT) -> Transformer:
+        """What a release holds, as `partbook.generator.release.load_generator` loads it."""
+        return cls(name, generator.model, generator.tokenizer, sampling)
+
+    def nats(self, recording: Recording) -> NDArray[np.float64]:
+        """See `LanguageModel`: in windows that begin on bars, each with the eight seconds of sound before it."""
+        model, pad = self.model, self.tokenizer.pad
+
+        def losses(ids: Tensor, mel: Tensor, has_memory: Tensor) -> Tensor:
+            return token_losses(model, ids, mel, has_memory, pad)
+
+        device = model.embedding.weight.device
+        return token_nats(losses, self.tokenizer, recording, model.config.context, device)
+
+    def open_rows(self, rows: int) -> Rows:
+        """See `Writing`."""
+        return _TransformerRows(copy.deepcopy(self.model).double(), self.tokenizer, rows)
+
+
+class _TransformerRows(SlidingRows):
+    def __init__(self, model: PartbookModel, tokenizer: Tokenizer, rows: int) -> None:
+        super().__init__(tokenizer, model.config.context, rows)
+        self._device = model.embedding.weight.device
+        self._cache = LockstepCache(model, rows)
+
+    def _prime(self, row: int, ids: Sequence[int], random: torch.Generator) -> Tensor:
+        start = torch.tensor([self._tokenizer.bos, *ids], device=self._device)
+        return self._cache.prime(row, start).cpu()
+
+    def _step(self, tokens: Tensor, active: Tensor) -> Tensor:
+        return self._cache.step(tokens.to(self._device), active.to(self._device)).cpu()

@@ -1,0 +1,114 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from works import Silent, TuneLibrary
+
+from partbook.baselines import training
+from partbook.baselines.loading import load_language_model
+from partbook.baselines.training import Order, train
+from partbook.errors import AlteredFile, ConfigError
+from partbook.model.checkpoint import load_tokenizer
+from partbook.simulation.base import written
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+def made(order: Order, out: Path, cache: Path) -> dict:
+    return train(order, out, Silent(), cache=cache, library=TuneLibrary())
+
+
+class Stopped(Exception):
+    """Somebody pressed Ctrl-C."""
+
+
+class Impatient(Silent):
+    """Stops the training after so many of its steps."""
+
+    def __init__(self, after: int) -> None:
+        super().__init__()
+        self._after = after
+
+    def step(self, what: str) -> None:
+        super().step(what)
+        if sum("nats" in step for step in self.steps) >= self._after:
+            raise Stopped
+
+
+@pytest.mark.parametrize("kind", ["kneser-ney", "lstm", "vae"])
+def test_one_command_makes_a_model_that_loads_scores_and_writes(kind: str, tmp_path: Path, cache: Path) -> None:
+    manifest = made(Order(kind, steps=2, batch=2), tmp_path / "model", cache)
+    assert manifest["kind"] == kind
+    assert manifest["about"]["works"] == 12
+    assert manifest["about"]["pieces"] == 11 * 12  # one work cannot be read
+    assert "partbook baseline train" in manifest["about"]["command"]
+    assert json.loads((tmp_path / "model" / "manifest.json").read_text()) == manifest
+    model = load_language_model(tmp_path / "model")
+    recording = written(TuneLibrary().each_score(TuneLibrary().pool("bach", "heldout"))[0], load_tokenizer())
+    assert (model.nats(recording) > 0).all()
+    assert model.bound == (kind == "vae")
+    with pytest.raises(ConfigError, match="finished"):
+        made(Order(kind), tmp_path / "model", cache)
+
+
+def test_counting_knows_the_tunes_it_has_counted(tmp_path: Path, cache: Path) -> None:
+    made(Order("kneser-ney"), tmp_path / "model", cache)
+    model, tokenizer = load_language_model(tmp_path / "model"), load_tokenizer()
+    known = written(TuneLibrary().each_score(TuneLibrary().pool("bach", "base"))[0], tokenizer)
+    assert model.nats(known).mean() < 0.5 * np.log(len(tokenizer))  # velocities are anew in every performance
+
+
+@pytest.mark.parametrize("kind", ["lstm", "vae"])
+def test_an_interrupted_training_goes_on_to_the_same_weights(kind, tmp_path, cache, monkeypatch) -> None:
+    monkeypatch.setattr(training, "_KEEP_EVERY", 2)
+    order = Order(kind, steps=5, batch=1)
+    whole = made(order, tmp_path / "whole", cache)
+    with pytest.raises(Stopped):
+        train(order, tmp_path / "cut", Impatient(4), cache=cache, library=TuneLibrary())
+    assert not (tmp_path / "cut" / "manifest.json").exists()
+    with pytest.raises(ConfigError, match="another training"):
+        made(Order(kind, steps=6, batch=1), tmp_path / "cut", cache)
+    watcher = Silent()
+    assert train(order, tmp_path / "cut", watcher, cache=cache, library=TuneLibrary()) == whole
+    assert watcher.steps.count("was done before") == 2
+    assert sorted(p.name for p in (tmp_path / "cut").iterdir()) == ["config.json", "manifest.json", "model.safetensors"]
+
+
+def test_works_are_written_down_once_for_all_baselines(tmp_path: Path) -> None:
+    first, second = Silent(), Silent()
+    library, cache = TuneLibrary(), tmp_path / "cache"
+    train(Order("kneser-ney"), tmp_path / "a", first, cache=cache, library=library)
+    train(Order("kneser-ney"), tmp_path / "b", second, cache=cache, library=library)
+    assert any("Writing" in stage for stage in first.stages)
+    assert not any("Writing" in stage for stage in second.stages)
+    assert (tmp_path / "a" / "model.npz").read_bytes() == (tmp_path / "b" / "model.npz").read_bytes()
+
+
+def test_only_named_collections_are_learnt_from(tmp_path: Path, cache: Path) -> None:
+    manifest = made(Order("kneser-ney", collections=("monteverdi",)), tmp_path / "model", cache)
+    assert manifest["about"]["works"] == 6
+    with pytest.raises(ConfigError, match="there are bach, monteverdi"):
+        made(Order("kneser-ney", collections=("beethoven",)), tmp_path / "other", cache)
+
+
+def test_what_was_changed_since_is_refused(tmp_path: Path, cache: Path) -> None:
+    made(Order("kneser-ney"), tmp_path / "model", cache)
+    (tmp_path / "model" / "model.npz").write_bytes(b"counts")
+    with pytest.raises(AlteredFile, match=r"model\.npz"):
+        load_language_model(tmp_path / "model")
+    manifest = json.loads((tmp_path / "model" / "manifest.json").read_text())
+    (tmp_path / "model" / "manifest.json").write_text(json.dumps({**manifest, "tokenizer_sha256": "0"}))
+    with pytest.raises(ConfigError, match="another tokeniser"):
+        load_language_model(tmp_path / "model")
+    with pytest.raises(ConfigError, match="is no model"):
+        load_language_model(tmp_path / "nowhere")
+
+
+def test_the_base_goes_by_its_name_and_by_its_folder(tiny_base: Path) -> None:
+    assert load_language_model("base").name == "base"
+    with pytest.raises(ConfigError, match="another tokeniser"):
+        load_language_model(tiny_base)
