@@ -61,6 +61,11 @@ COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
         "coordinator",
         "Write MIDI and WAV from a release or a server.",
     ),
+    "listen": (
+        "partbook.evaluation.listening.cli:app",
+        "node",
+        "Make a blind listening test out of two folders, and score the answers.",
+    ),
     "audit": (
         "partbook.simulation.audit.cli:app",
         "simulation",
