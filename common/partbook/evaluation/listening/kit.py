@@ -37,7 +37,6 @@ class Wanted:
         hear: seconds of a clip that must be heard before an answer.
         name: the page's title.
         question: that is asked; the kind's own where None.
-        choices: the two answers in words; the kind's own where None.
         playing: how scores are played.
         begin: where in a piece a clip begins.
     """
@@ -49,7 +48,6 @@ class Wanted:
     hear: float = HEAR_SECONDS
     name: str = "Listening test"
     question: str | None = None
-    choices: tuple[str, str] | None = None
     playing: Playing = field(default_factory=Playing)
     begin: Begin = "start"
 
@@ -69,7 +67,7 @@ class Wanted:
     @property
     def wording(self) -> Wording:
         """What the page says."""
-        return Wording(self.name.strip(), self.question or QUESTIONS[self.kind], self.choices or CHOICES[self.kind])
+        return Wording(self.name.strip(), self.question or QUESTIONS[self.kind], CHOICES[self.kind])
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ QUESTIONS: Final[dict[Kind, str]] = {
     "ab": "Which of the two is the better music?",
     "human": "Did a human write this music?",
 }
-CHOICES: Final[dict[Kind, tuple[str, str]]] = {"ab": ("First", "Second"), "human": ("A human", "Not a human")}
+CHOICES: Final[dict[Kind, tuple[str, str]]] = {"ab": ("This one", "This one"), "human": ("A human", "Not a human")}
 
 
 @dataclass(frozen=True, slots=True)

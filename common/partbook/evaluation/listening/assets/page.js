@@ -36,7 +36,9 @@
 
   const bytesOf = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
   const closePlayers = () => {
-    for (const { audio, address } of players) {
+    for (const { audio, address, advance, hearing } of players) {
+      advance();
+      hearing.abort(); // what it reports from now on belongs to no open trial
       audio.pause();
       audio.removeAttribute("src");
       URL.revokeObjectURL(address);
@@ -50,21 +52,22 @@
       const address = URL.createObjectURL(new Blob([bytesOf(clip.audio)], { type: "audio/mpeg" }));
       const audio = new Audio(address);
       audio.preload = "auto";
-      const player = { audio, address, last: 0 };
+      const hearing = new AbortController();
+      const on = (event, does) => audio.addEventListener(event, does, { signal: hearing.signal });
       const advance = () => {
         const step = audio.currentTime - player.last;
         player.last = audio.currentTime;
-        if (step > 0 && step < 2) {
+        if (step > 0) {
           answer.seconds[index] += step;
           answer.reached[index] = Math.max(answer.reached[index], audio.currentTime);
         }
-        drawClip(index);
       };
-      audio.addEventListener("timeupdate", advance);
-      audio.addEventListener("seeking", () => { player.last = audio.currentTime; });
-      audio.addEventListener("play", () => drawClip(index));
-      audio.addEventListener("pause", () => { advance(); keep(); });
-      audio.addEventListener("ended", () => {
+      const player = { audio, address, advance, hearing, last: 0 };
+      on("timeupdate", () => { advance(); drawClip(index); });
+      on("seeking", () => { player.last = audio.currentTime; });
+      on("play", () => drawClip(index));
+      on("pause", () => { advance(); keep(); drawClip(index); });
+      on("ended", () => {
         advance();
         answer.reached[index] = Math.max(answer.reached[index], kit.seconds);
         keep();
@@ -72,7 +75,7 @@
         const unheard = answer.reached.findIndex((_, other) => !heard(answer, other));
         if (unheard >= 0) makeCurrent(unheard);
       });
-      audio.addEventListener("error", () => tell("This browser cannot play the clip. Please open the page in another one."));
+      on("error", () => tell("This browser cannot play the clip. Please open the page in another one."));
       return player;
     });
   };
@@ -136,7 +139,7 @@
       if (pair) card.append(element("h2", {}, index ? "Second" : "First"));
       card.append(playButton(index), element("p", { class: "heard" }));
       const choices = element("div", { class: "choices", role: "radiogroup", "aria-label": kit.question });
-      if (pair) choices.append(choice(index + 1, kit.choices[index], `${kit.choices[index]}: the ${places[index]} clip`));
+      if (pair) choices.append(choice(index + 1, kit.choices[index], `Choose the ${places[index]} clip`));
       else kit.choices.forEach((words, at) => choices.append(choice(at + 1, words, words)));
       card.append(choices);
       return card;
@@ -187,7 +190,7 @@
     bar.setAttribute("aria-valuemax", String(kit.trials.length));
     bar.setAttribute("aria-valuenow", String(done));
     bar.firstElementChild.style.width = `${(100 * done) / kit.trials.length}%`;
-    byId("count").textContent = `${done} of ${kit.trials.length} answered`;
+    byId("count").replaceChildren(`${done} of ${kit.trials.length}`, element("span", {}, " answered"));
   };
   const show = (name) => {
     for (const section of sections) section.hidden = section.id !== name;
@@ -209,7 +212,7 @@
     else {
       answer.choice = value;
       tell("");
-      say(pair ? `${kit.choices[value - 1]}: the ${places[value - 1]} clip.` : `${kit.choices[value - 1]}.`);
+      say(pair ? `The ${places[value - 1]} clip is chosen.` : `${kit.choices[value - 1]}.`);
       keep();
     }
     drawAnswer();
@@ -225,7 +228,6 @@
     const answer = answerTo(trialNow());
     const lack = missing(answer) || (answer.choice ? "" : pair ? "Please choose one of the two." : "Please choose an answer.");
     if (lack) { tell(lack); return; }
-    players.forEach(({ audio }) => audio.pause());
     answer.time = new Date().toISOString();
     go(state.at + 1);
   };
@@ -323,8 +325,7 @@
     [["Space"], "play or pause"],
     ...(pair ? [[["S"], "the other clip"]] : []),
     [["R"], "from the beginning"],
-    [["1", "2"], pair ? "choose the first or the second" : kit.choices.join(" · ").toLowerCase()],
-    [["←", "→"], "the same"],
+    [["1", "2", "←", "→"], pair ? "choose the first, the second" : kit.choices.join(", ").toLowerCase()],
     [["↑", "↓"], "surer, less sure"],
     [["Enter"], "next"],
     [["⌫"], "back"],
@@ -393,7 +394,7 @@
   });
   byId("back").addEventListener("click", () => go(state.at - 1));
   byId("next").addEventListener("click", confirm);
-  byId("stop").addEventListener("click", () => { players.forEach(({ audio }) => audio.pause()); finish(); });
+  byId("stop").addEventListener("click", () => { finish(); });
   byId("return").addEventListener("click", leaveEnd);
   byId("download").addEventListener("click", save);
   byId("copy").addEventListener("click", copy);
