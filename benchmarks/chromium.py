@@ -86,6 +86,7 @@ class Page:
         self._session = attached["sessionId"]
         for domain in ("Page", "Runtime", "Network", "Log"):
             self.ask(f"{domain}.enable")
+        self.ask("Emulation.setFocusEmulationEnabled", enabled=True)  # a window in front, with its focus drawn
 
     def ask(self, method: str, timeout: float = 60.0, **parameters: Any) -> dict[str, Any]:
         """Send one command and wait for its answer; events that come meanwhile are kept."""

@@ -180,15 +180,19 @@ def taken(
 def give(page: chromium.Page, number: int, kind: str, answer: int, word: int, pictures: Path) -> None:
     """Hear what there is, answer, say how sure, go on."""
     page.until(at(number))
-    page.press(" ")
-    page.until(heard(0))
+    if kind == "human" and number == 1:
+        tabbed(page, answer)
+    else:
+        page.press(" ")
+        page.until(heard(0))
     if kind == "ab":
         page.press("s")  # the other clip goes on at once
         page.until("document.querySelectorAll('.clip')[1].classList.contains('playing')")
         if number == 3:
             look(page, pictures, f"{kind}-playing")
         page.until(heard(1))
-    page.press(keys_for(answer)[number % 2])
+    if not page.value(f"{chosen()} === {answer}"):
+        page.press(keys_for(answer)[number % 2])
     for _ in range(word):
         page.press("ArrowUp")
     expect(page, f"{chosen()} === {answer}", f"trial {number} has the answer that was pressed")
@@ -197,6 +201,20 @@ def give(page: chromium.Page, number: int, kind: str, answer: int, word: int, pi
         named(page)
     page.press("Enter")
     page.until(f"{VISIBLE} === 'end' || !({at(number)})")
+
+
+def tabbed(page: chromium.Page, answer: int) -> None:
+    """Play and choose as one does who goes from control to control and knows none of the page's own keys."""
+    page.press("Tab")
+    expect(page, "document.activeElement.matches('.play:focus-visible')", "the first control plays, and shows it")
+    page.press(" ")
+    page.until(heard(0))
+    page.press("Tab")
+    expect(page, "document.activeElement.matches('input[name=choice]:focus-visible')", "the next ones choose")
+    page.press(" ")
+    expect(page, f"{chosen()} === 1", "the space bar takes what has the focus")
+    if answer == 2:
+        page.press("ArrowRight")
 
 
 def unheard(page: chromium.Page) -> None:

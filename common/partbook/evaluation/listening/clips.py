@@ -29,7 +29,7 @@ LOUDEST: Final = -18.0  # LUFS, all clips of a kit; softer where one of them wou
 SOFTEST: Final = -32.0  # LUFS; what must be softer not to clip is left out
 LEAD: Final = 0.05  # seconds before the first sound
 FADE_IN, FADE_OUT = 0.03, 0.6  # seconds
-KBPS: Final = {1: 96, 2: 160}  # by channels
+KBPS: Final = {1: 80, 2: 128}  # by channels
 EVEN_VELOCITY: Final = 80
 PIANO: Final = 0  # General MIDI
 _AUDIBLE: Final = 1e-3  # of the peak; -60 dB
@@ -134,13 +134,14 @@ def gather(
     for index in random.permutation(len(paths)):
         if len(excerpts) == count:
             break
-        path, name, share = paths[int(index)], paths[int(index)].relative_to(folder).as_posix(), float(random.random())
+        path, name = paths[int(index)], paths[int(index)].relative_to(folder).as_posix()
         try:
             digest = _sha256(path)
             if digest in seen:
                 raise InputError(f"{path} is the same as {seen[digest]}.")
             seen[digest] = name
-            excerpts.append(_excerpt(path, name, digest, seconds, playing or Playing(), share * (begin == "anywhere")))
+            share = _share(seed, digest) if begin == "anywhere" else 0.0
+            excerpts.append(_excerpt(path, name, digest, seconds, playing or Playing(), share))
         except InputError as error:
             left_out.append(str(error) if name in str(error) else f"{name}: {error}")
             continue
@@ -158,6 +159,11 @@ def _too_few(folder: Path, files: int, excerpts: Sequence[Excerpt], count: int, 
         + "".join(f"\n  left out: {line}" for line in left_out[:10])
         + more
     )
+
+
+def _share(seed: int, digest: str) -> float:
+    """Where in a piece its clip begins, from 0 to 1: by the piece, for both folders' files are drawn alike."""
+    return float(np.random.Generator(np.random.Philox(int(digest[:16], 16) ^ seed)).random())
 
 
 def _sha256(path: Path) -> str:
