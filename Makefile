@@ -68,6 +68,10 @@ bench-large: $(READY)  ## a sealed update of 50M numbers, end to end: memory of 
 bench-memory: $(READY)  ## what hearing the past is worth, for the newest run of the demo (or RUN=runs/…)
 	$(BIN)/python -m benchmarks.memory $(or $(RUN),$(lastword $(sort $(wildcard runs/*))))
 
+.PHONY: listen-check
+listen-check: $(READY)  ## the listening test's page, taken by keyboard in a headless Chromium (apt-get install chromium)
+	$(BIN)/python -m benchmarks.listening
+
 # The constraints pin every package, so pip has nothing to resolve; grpcio-tools and hatchling are among them, so the
 # editable install needs no build environment of its own. Modules are compiled when first imported, not all at once:
 # that is a minute and a half of set-up saved.

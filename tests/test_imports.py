@@ -103,6 +103,8 @@ CLIENT_ONLY = {"partbook.node", "partbook.vault", "partbook.training", "onnxrunt
         (("release", "--help"), CLIENT_ONLY | {"partbook.simulation"}),
         (("keys", "--help"), SERVER_ONLY | CLIENT_ONLY | {"partbook.simulation"}),
         (("roster", "--help"), SERVER_ONLY | CLIENT_ONLY | {"partbook.simulation"}),
+        (("listen", "--help"), SERVER_ONLY | CLIENT_ONLY | {"partbook.simulation"}),
+        (("listen", "make", "--help"), SERVER_ONLY | CLIENT_ONLY | {"partbook.simulation"}),
         (("demo", "--help"), set()),
         (("simulate", "--help"), set()),
     ],

@@ -31,6 +31,8 @@ def test_it_holds_all_four_domains_their_data_and_the_compiled_protocol(wheel: z
         "partbook/vault/basic_pitch/NOTICE",
         "partbook/model/base/model.safetensors",
         "partbook/model/base/tokenizer.json",
+        "partbook/evaluation/listening/assets/page.html",
+        "partbook/evaluation/listening/assets/page.js",
         "partbook/coordinator/rounds.py",
         "partbook/generator/v1/generator_pb2.py",
         "partbook/generator/v1/generator_pb2_grpc.py",

@@ -66,6 +66,11 @@ COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
         "simulation",
         "Is it music, and whose? Hold pieces against human works.",
     ),
+    "listen": (
+        "partbook.evaluation.listening.cli:app",
+        "node",
+        "Make a blind listening test out of two folders, and score the answers.",
+    ),
     "audit": (
         "partbook.simulation.audit.cli:app",
         "simulation",

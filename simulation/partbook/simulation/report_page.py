@@ -6,13 +6,13 @@ No script, font or picture comes from elsewhere; every string from outside passe
 from __future__ import annotations
 
 import base64
-import io
 from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from partbook.errors import InputError
+from partbook.music.encoding import data_address, mp3
 from partbook.simulation.diagram import House, federation_svg, in_bytes
 from partbook.simulation.palette import RULE, SOFT_INK, label_colour
 from partbook.simulation.pictures import LabelCurve, note_name
@@ -58,9 +58,7 @@ def embedded_mp3(wav: Path) -> str:
         samples, rate = soundfile.read(wav, dtype="float32", always_2d=True)
     except (OSError, soundfile.LibsndfileError) as error:
         raise InputError(f"The report cannot embed {wav} ({error}); render the piece again.") from error
-    encoded = io.BytesIO()
-    soundfile.write(encoded, samples, rate, format="MP3", subtype="MPEG_LAYER_III")
-    return "data:audio/mpeg;base64," + base64.b64encode(encoded.getvalue()).decode("ascii")
+    return data_address(mp3(samples, rate))
 
 
 def _embedded_png(path: Path) -> str:
