@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, Protocol
@@ -15,10 +15,9 @@ from partbook.errors import InputError
 from partbook.evaluation import noise
 from partbook.evaluation.brief import freely
 from partbook.evaluation.comparison import Comparison, MeasuredSet, Reference
-from partbook.evaluation.estimates import Estimate
 from partbook.evaluation.measures import NAMES
 from partbook.evaluation.reading import Reading
-from partbook.evaluation.results import Evaluation, Hand, Listening, Shown, StyleTest, Subject, Surprise
+from partbook.evaluation.results import Evaluation, Hand, Shown, StyleTest, Subject, Surprise
 from partbook.evaluation.styles import Styles
 from partbook.model.checkpoint import BASE
 from partbook.study import subjects
@@ -27,9 +26,9 @@ from partbook.study.subjects import HUMAN, RANDOM, SCALE, SHUFFLED, Named
 
 if TYPE_CHECKING:
     from partbook.study.sound import Ears
+    from partbook.study.surprise import HeldOut
 
 GALLERY: Final = 12  # pieces of a subject that are shown
-_SCORED: Final = 24  # held-out works a collection on which surprise is measured
 
 
 class Watcher(Protocol):
@@ -102,7 +101,8 @@ class Study:
         others = self._other_works(library)
         styles = self._styles(works, measured)
         ears = self._ears(measured)
-        found = [self._subject(one, library, works, reference, others, styles, ears) for one in self._named]
+        held_out = self._held_out(library)
+        found = [self._subject(one, works, reference, others, styles, ears, held_out) for one in self._named]
         columns = {name: measured.column(name) for name in NAMES}
         return Evaluation(
             command=options.command,
@@ -159,15 +159,24 @@ class Study:
         self._watch.stage("Listening to the reference", min(CLIPS, len(measured)))
         return Ears(measured.openings, seed=self._options.seed, on_clip=self._watch.step)
 
+    def _held_out(self, library: Library) -> HeldOut | None:
+        models = [one.model for one in self._named if one.model is not None]
+        if not models or not self._options.surprise:
+            return None
+        from partbook.study.surprise import HeldOut
+
+        self._watch.stage("Reading works to be surprised by", HeldOut.total(library, heard=self._options.heard))
+        return HeldOut(library, models[0].tokenizer, heard=self._options.heard, on_work=self._watch.step)
+
     def _subject(
         self,
         one: Named,
-        library: Library,
         works: Works,
         reference: Reference,
         others: Works,
         styles: Styles | None,
         ears: Ears | None,
+        held_out: HeldOut | None,
     ) -> Subject:
         began, options, watch = time.monotonic(), self._options, self._watch
         pieces = self._pieces(one, others)
@@ -181,10 +190,9 @@ class Study:
             watch.stage(f"{one.title}: listening", ears.clips_of(len(measured)))
             listening = ears.hear(measured.openings, on_clip=watch.step)
         surprise: Mapping[str, Mapping[Hand, Surprise]] = {}
-        if one.model is not None and options.surprise:
-            from partbook.study.surprise import surprises
-
-            surprise = surprises(one.model, library, heard=options.heard, seed=options.seed, watch=watch)
+        if one.model is not None and held_out is not None:
+            watch.stage(f"{one.title}: surprise", len(held_out))
+            surprise = held_out.surprise(one.model, watch.step)
         return Subject(
             name=one.name,
             title=one.title,

@@ -10,16 +10,13 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-import numpy as np
-from numpy.typing import NDArray
 from symusic.core import ScoreTick
 
-from partbook.baselines import noise
-from partbook.errors import GenerationError, InputError, ScoreError
+from partbook.errors import InputError, ScoreError
 from partbook.evaluation.reading import Reading, read
 from partbook.evaluation.results import Kind
 from partbook.music.tokens import Tokenizer
@@ -61,7 +58,7 @@ def named(name: str) -> Named:
 
     Raises:
         InputError: it is neither a known word nor a folder with something to evaluate.
-        AlteredFile, BadSignature: a model's files are not what they should be.
+        IntegrityError: a model's files are not what they should be.
     """
     if name == HUMAN:
         return Named(name, "Human works", "human", "Works of other families than the reference, and in no training.")
@@ -69,44 +66,27 @@ def named(name: str) -> Named:
         return Named(name, "Shuffled bars", "noise", "The same human works, the bars of each in random order.")
     if name == RANDOM:
         return Named(name, "Random notes", "noise", "Uniform notes as many, as wide and as long as the human works.")
-    from partbook.baselines.language_model import Transformer
-    from partbook.model.checkpoint import load_model, load_tokenizer
-
     if name == BASE_MODEL:
-        model = Transformer("base", load_model(), load_tokenizer())
-        return Named(name, "Base model", "generator", "The shipped base model, writing freely.", model)
+        return Named(name, "Base model", "generator", "The shipped base model, writing freely.", _model(name))
     folder = Path(name)
     if not folder.is_dir():
         raise InputError(
             f"{name} is no folder; give a release, a baseline, a folder of MIDI or audio, or one of "
             f"{BASE_MODEL}, {', '.join(SCALE)}."
         )
-    return _of_folder(name, folder)
-
-
-def _of_folder(name: str, folder: Path) -> Named:
-    from partbook.baselines.language_model import Transformer
-    from partbook.baselines.training import MANIFEST, load
-
-    title = folder.resolve().name
-    if (folder / "release.json").exists():
-        from partbook.generator.release import load_generator, open_release
-
-        release = open_release(folder, signer=None)
-        about = f"Release {release.id[:16]}… ({release.name}), writing freely."
-        return Named(name, release.name or title, "generator", about, Transformer.of(title, load_generator(release)))
-    if (folder / MANIFEST).exists():
-        model = load(folder)
-        return Named(name, model.name, "baseline", f"Trained by: {_command(folder)}", model)
+    if (folder / "manifest.json").exists():
+        model = _model(name)
+        kind: Kind = "generator" if (folder / "release.json").exists() else "baseline"
+        return Named(name, model.name, kind, f"The model in {folder}, writing freely.", model)
     if not _files(folder):
         raise InputError(f"{folder} holds neither a release, a baseline, MIDI nor audio; check the path.")
-    return Named(name, title, "folder", f"The files of {folder}.", folder=folder)
+    return Named(name, folder.resolve().name, "folder", f"The files of {folder}.", folder=folder)
 
 
-def _command(folder: Path) -> str:
-    import json
+def _model(name: str) -> LanguageModel:
+    from partbook.baselines.loading import load_language_model
 
-    return str(json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["about"]["command"])
+    return load_language_model(name)
 
 
 def written_after(
@@ -212,5 +192,3 @@ def _transcribed(
 def stable_seed(name: str, seed: int) -> int:
     """A seed of its own for each subject, the same on every machine."""
     return zlib.crc32(f"{seed}/{name}".encode())
-
-

@@ -1,0 +1,63 @@
+"""How surprised a model is by held-out works, as scores and as recordings, collection by collection."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Final
+
+from partbook.baselines.scoring import CollectionScore, heard_works, played_works, score_model
+from partbook.evaluation.estimates import Estimate
+from partbook.evaluation.results import Hand, Surprise
+
+if TYPE_CHECKING:
+    from partbook.baselines.language_model import LanguageModel
+    from partbook.corpus.library import Library
+    from partbook.music.recording import Recording
+    from partbook.music.tokens import Tokenizer
+
+MOST: Final = 24  # works of a collection: more narrow the intervals, and take longer to hear
+
+
+class HeldOut:
+    """Held-out works by collection and hand, read or heard once for all models."""
+
+    def __init__(self, library: Library, tokenizer: Tokenizer, *, heard: bool, on_work: Callable[[str], None]) -> None:
+        """The first `MOST` held-out works of every collection, as played scores and, if asked for, as recordings.
+
+        Recordings are made and transcribed where they are not kept from an earlier run.
+        """
+        self._works: dict[Hand, dict[str, list[Recording]]] = {"score": {}}
+        for name in library.collections:
+            self._works["score"][name] = played_works(library, name, tokenizer, on_work, most=MOST)
+        if heard:
+            self._works["heard"] = {
+                name: heard_works(library, name, None, on_work, most=MOST) for name in library.collections
+            }
+
+    @staticmethod
+    def total(library: Library, *, heard: bool) -> int:
+        """How many works `on_work` will be told of."""
+        return (1 + heard) * sum(min(MOST, len(library.pool(name, "heldout"))) for name in library.collections)
+
+    def __len__(self) -> int:
+        return sum(len(works) for hand in self._works.values() for works in hand.values())
+
+    def surprise(self, model: LanguageModel, on_work: Callable[[str], None]) -> Mapping[str, Mapping[Hand, Surprise]]:
+        """How surprised a model is, by collection and hand; `on_work` is told of each work."""
+        found: dict[str, dict[Hand, Surprise]] = {}
+        for hand, works in self._works.items():
+            scored = score_model(model, {name: some for name, some in works.items() if some}, on_work)
+            for name, score in scored.collections.items():
+                found.setdefault(name, {})[hand] = _surprise(score, bound=scored.bound)
+        return found
+
+
+def _surprise(score: CollectionScore, *, bound: bool) -> Surprise:
+    return Surprise(
+        works=score.works,
+        per_note=score.per_note,
+        per_token=score.per_token,
+        repeated=score.repeated or Estimate.nothing(),
+        new=score.fresh or Estimate.nothing(),
+        bound=bound,
+    )
