@@ -29,6 +29,8 @@ def test_it_holds_all_four_domains_their_data_and_the_compiled_protocol(wheel: z
         "partbook/vault/basic_pitch/nmp.onnx",
         "partbook/vault/basic_pitch/LICENSE",
         "partbook/vault/basic_pitch/NOTICE",
+        "partbook/evaluation/musicnn/mtt.safetensors",
+        "partbook/evaluation/musicnn/LICENSE",
         "partbook/model/base/model.safetensors",
         "partbook/model/base/tokenizer.json",
         "partbook/evaluation/listening/assets/page.html",
