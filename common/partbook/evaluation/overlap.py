@@ -3,8 +3,8 @@
 Yang & Lerch 2020, "On the evaluation of generative models in music" (Neural Computing and Applications 32, §3.3):
 the distances between pieces of the reference (intra-set) and those between the two sets (inter-set), each smoothed to
 a density; the area that both densities cover is 1 where the candidate is spread about the reference as the reference
-is about itself, and near 0 where it lies elsewhere. It does not tell that pieces are all the same: where they lie in the
-middle of a normal reference it is 0.83.
+is about itself, and near 0 where it lies elsewhere. It does not tell that pieces are all the same: where these lie in
+the middle of a normal reference it is 0.83.
 """
 
 from __future__ import annotations

@@ -163,9 +163,10 @@ def beat_similarity(reading: Reading) -> NDArray[np.float64]:
     inside = slot < frames * slots
     cell = slot[inside] * 128 + reading.pitch[note[inside]]
     weight = np.where(since[inside] == 0, 2.0, 0.5)
-    heard = np.bincount(cell, weights=weight, minlength=frames * slots * 128).reshape(frames, -1)
+    heard: NDArray[np.float64] = np.bincount(cell, weights=weight, minlength=frames * slots * 128).astype(np.float64)
+    heard = heard.reshape(frames, -1)
     norm = np.linalg.norm(heard, axis=1)
-    heard /= np.where(norm > 0, norm, 1.0)[:, None]
+    heard = heard / np.where(norm > 0, norm, 1.0)[:, None]
     matrix = heard @ heard.T
     limit = min(max(float(np.quantile(matrix, 1 - _KEPT)), 0.05), 0.95)
     scaled = np.where(matrix >= limit, (matrix - limit) / (1 - limit), _PENALTY)

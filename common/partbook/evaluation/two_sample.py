@@ -157,8 +157,8 @@ def _test(features: Any, count: int, works: Sequence[str], models: Callable[[], 
     fewest = min(len(np.unique(groups[:count])), len(np.unique(groups[count:])))
     if fewest < FOLDS:
         raise InputError(
-            f"A two-sample test needs pieces of {FOLDS} works a side, to judge each by the others; a side has {fewest}. "
-            "Give more works, or name those apart that are."
+            f"A two-sample test needs pieces of {FOLDS} works a side, so that each is judged by others; a side has "
+            f"{fewest}. Give more works."
         )
     truth = np.r_[np.zeros(count, np.int64), np.ones(total - count, np.int64)]
     score = np.zeros(total)
