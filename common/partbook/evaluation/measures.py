@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -43,12 +42,16 @@ class Measure:
     @property
     def definition(self) -> str:
         """What exactly is measured, in a sentence or two."""
-        return " ".join((self.of.__doc__ or "").split())
+        return self._doc()[0]
 
     @property
     def source(self) -> str:
-        """Where the definition comes from: the docstring of the module that computes it."""
-        return " ".join((sys.modules[self.of.__module__].__doc__ or "").split("\n\n")[-1].split())
+        """Where the definition comes from: author and year, or that it is defined here."""
+        return self._doc()[1]
+
+    def _doc(self) -> tuple[str, str]:
+        definition, _, source = " ".join((self.of.__doc__ or "").split()).partition(" Source: ")
+        return definition, source[:1].upper() + source[1:]
 
 
 MEASURES: Final = (

@@ -1,7 +1,9 @@
 """The melody of a piece: its skyline, as steps that neither transposition nor tempo changes.
 
-Skyline: of the notes that begin together the highest, left out where a higher note still sounds (after Uitdenbogerd &
-Zobel 1998, "Manipulation of music for melody matching", ACM Multimedia, their "all-mono").
+Skyline: of the notes that begin together the highest, left out where the melody's last note still sounds above it
+(after Uitdenbogerd & Zobel 1998, "Manipulation of music for melody matching", ACM Multimedia, their "all-mono", which
+cuts the last note short instead). Notes under a higher one that is not the last do count: without them the skyline of
+random notes would be their upper edge, and smoother than a melody.
 """
 
 from __future__ import annotations
@@ -44,16 +46,14 @@ class Melody:
 
 def melody(reading: Reading) -> Melody:
     """The skyline of a piece."""
-    first = np.flatnonzero(np.r_[True, np.diff(reading.onset) > 0])
-    last = np.r_[first[1:], len(reading)] - 1  # notes are ordered by onset, then pitch: the last is the highest
-    kept: list[int] = []
-    sounding_until, sounding_pitch = -1, -1
-    for index in last:
-        onset, pitch = int(reading.onset[index]), int(reading.pitch[index])
-        if onset < sounding_until and pitch < sounding_pitch:
-            continue
-        kept.append(int(index))
-        sounding_until, sounding_pitch = onset + int(reading.duration[index]), pitch
+    last = np.flatnonzero(np.r_[np.diff(reading.onset) > 0, True])  # ordered by onset, then pitch: the highest
+    if len(last) == len(reading) and (reading.onset[1:] >= (reading.onset + reading.duration)[:-1]).all():
+        return Melody(reading.onset, reading.duration, reading.pitch)  # one voice as it is
+    onsets, ends, pitches = reading.onset.tolist(), (reading.onset + reading.duration).tolist(), reading.pitch.tolist()
+    kept = [int(last[0])]
+    for index in last[1:].tolist():
+        if onsets[index] >= ends[kept[-1]] or pitches[index] >= pitches[kept[-1]]:
+            kept.append(index)
     chosen = np.array(kept, dtype=np.int64)
     return Melody(reading.onset[chosen], reading.duration[chosen], reading.pitch[chosen])
 
@@ -65,7 +65,7 @@ def attacks(reading: Reading) -> NDArray[np.int64]:
 
 def runs(values: NDArray[np.int64], length: int) -> NDArray[np.int64]:
     """Every run of `length` successive rows of `values` (N,) or (N, k) as one row, (N - length + 1, length · k)."""
-    rows = values.reshape(len(values), -1)
+    rows = values[:, None] if values.ndim == 1 else values
     count = len(rows) - length + 1
     if count <= 0:
         return np.zeros((0, length * rows.shape[1]), np.int64)

@@ -21,7 +21,7 @@ _Grams = Counter[bytes]
 
 
 class References:
-    """Works whose n-grams are held ready."""
+    """Works whose n-grams are held ready: how often each occurs in the work that has most of it, and in the next."""
 
     def __init__(self, works: Sequence[Reading]) -> None:
         self._most: list[dict[bytes, tuple[int, str, int]]] = [{} for _ in range(LONGEST)]
@@ -29,7 +29,7 @@ class References:
             for most, grams in zip(self._most, _grams(work), strict=True):
                 for gram, count in grams.items():
                     best, owner, second = most.get(gram, (0, "", 0))
-                    if work.work == owner:
+                    if work.work and work.work == owner:
                         most[gram] = (max(best, count), owner, second)
                     elif count > best:
                         most[gram] = (count, work.work, best)
@@ -50,7 +50,7 @@ class References:
             kept = 0
             for gram, count in grams.items():
                 best, owner, second = most.get(gram, (0, "", 0))
-                kept += min(count, second if owner == piece.work else best)
+                kept += min(count, second if piece.work and piece.work == owner else best)
             shares.append(kept / total)
         return float(np.exp(np.mean(np.log(shares)))) if min(shares) > 0 else 0.0
 

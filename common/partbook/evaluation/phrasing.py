@@ -60,13 +60,19 @@ def phrase_lengths(reading: Reading) -> NDArray[np.float64]:
 
 
 def phrase_length(reading: Reading) -> float:
-    """Median length of a phrase, in quarters; NaN under two phrases."""
+    """Median length of a phrase, in quarters; NaN under two phrases.
+
+    Source: defined here, on the boundaries of Cambouropoulos 2001.
+    """
     lengths = phrase_lengths(reading)
     return float(np.median(lengths)) if len(lengths) > 1 else float("nan")
 
 
 def phrase_regularity(reading: Reading) -> float:
-    """Share of phrases, the last left out, that last whole bars to within a sixteenth; NaN under three phrases."""
+    """Share of phrases, the last left out, that last whole bars to within a sixteenth; NaN under three phrases.
+
+    Source: defined here, on the boundaries of Cambouropoulos 2001.
+    """
     lengths = phrase_lengths(reading)[:-1]
     if len(lengths) < 2:
         return float("nan")
@@ -76,8 +82,10 @@ def phrase_regularity(reading: Reading) -> float:
 
 
 def cadences(reading: Reading) -> float:
-    """Share of phrases that close: their last note is longer than the median note, and what sounds with it is part of
-    the triad on the tonic or on the dominant of the piece's key. NaN under two phrases.
+    """Share of phrases that close: from their last note to the next is longer than the median of the melody, and what
+    sounds as it begins is part of the triad on the tonic or on the dominant of the piece's key. NaN under two phrases.
+
+    Source: defined here, on the boundaries of Cambouropoulos 2001 and the key of Krumhansl & Kessler 1982.
     """
     line, home = melody(reading), key(reading)
     ends = boundaries(line)
@@ -95,9 +103,12 @@ def cadences(reading: Reading) -> float:
 
 
 def ending(reading: Reading) -> float:
-    """Whether the piece ends: half for a lowest last note on the tonic, half for a last attack that is held.
+    """Whether the piece ends: half for the tonic as the lowest note that sounds at the last attack, half for a last
+    attack that is held.
 
     Held: at least one and a half times the median length of a note. Of the whole piece, not of a window.
+
+    Source: defined here, on the key of Krumhansl & Kessler 1982.
     """
     last = int(reading.onset[-1])
     lowest = int(_sounding_at(reading, last).min())

@@ -18,6 +18,7 @@ from partbook.music.tokens import POSITIONS_PER_BEAT, TICKS_PER_QUARTER, seconds
 
 GRID: Final = POSITIONS_PER_BEAT  # steps a quarter: sixteenths and triplets both fall on it
 _COMMON: Final = (4, 4)  # the metre of a score that names none
+_LONGEST: Final = 255  # the largest numerator that MIDI writes
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +31,9 @@ class Reading:
         duration: in steps, at least 1, int64 (N,).
         pitch: MIDI note numbers, int64 (N,).
         bars: step of each bar line, the one that ends the last bar included, int64 (B + 1,).
-        seconds: from the score's beginning to the last note's end.
-        work: works that share this name are never on both sides of a cross-validation; the title where not given.
+        seconds: from the score's beginning to the last note's end; of a part of a piece at the whole's mean tempo.
+        work: pieces that share this name are one work: never on both sides of a cross-validation, never held against
+            each other. The title where not given; pieces without any name are each a work of their own.
     """
 
     title: str
@@ -63,11 +65,17 @@ class Reading:
     def opening(self, quarters: float) -> Reading:
         """The first bars, as many as begin within `quarters`; notes that ring past them are cut.
 
-        Raises:
-            ScoreError: no note begins in them.
+        Where no note begins in them, as many from the bar of the first note.
         """
-        whole = int(np.searchsorted(self.bars, round(quarters * GRID), side="left"))
-        return self.between(0, max(whole, 1))
+        first = 0
+        last = self._bars_before(round(quarters * GRID))
+        if self.bar[0] >= last:
+            first = int(self.bar[0])
+            last = self._bars_before(int(self.bars[first]) + round(quarters * GRID))
+        return self.between(first, max(last, first + 1))
+
+    def _bars_before(self, step: int) -> int:
+        return max(int(np.searchsorted(self.bars, step, side="left")), 1)
 
     def between(self, first: int, last: int) -> Reading:
         """Bars `first` to `last` (exclusive) as a piece of their own.
@@ -76,6 +84,7 @@ class Reading:
             ScoreError: no note begins in them.
         """
         last = min(last, len(self.bars) - 1)
+        first = min(first, last)
         if first == 0 and last == len(self.bars) - 1:
             return self
         begin, end = int(self.bars[first]), int(self.bars[last])
@@ -97,6 +106,8 @@ class Reading:
     def score(self, *, shift: int = 0, program: int = 0) -> ScoreTick:
         """The notes as a plain score: one track, one loudness, 120 quarters a minute, the piece's bars.
 
+        Read again, it has the same notes and bar lines.
+
         Args:
             shift: semitones; notes that leave MIDI's range move by octaves.
             program: General MIDI program.
@@ -105,15 +116,18 @@ class Reading:
         unit = TICKS_PER_QUARTER // GRID
         for onset, duration, pitch in zip(self.onset, self.duration, self.pitch, strict=True):
             moved = int(pitch) + shift
-            moved += 12 * ((moved < 0) - (moved > 127))
+            if not 0 <= moved <= 127:
+                moved = moved % 12 if moved < 0 else 116 + (moved - 116) % 12  # the octave next to the range's edge
             track.notes.append(NoteTick(int(onset) * unit, int(duration) * unit, moved, 72))
         score.tracks.append(track)
         score.tempos.append(TempoTick(0, 120.0))
         last = 0
-        for start, length in zip(self.bars[:-1], np.diff(self.bars), strict=True):
+        for start, length in zip(self.bars[:-1].tolist(), np.diff(self.bars).tolist(), strict=True):
             if length != last:
-                score.time_signatures.append(TimeSignatureTick(int(start) * unit, *_metre(int(length))))
-                last = int(length)
+                numerator, denominator = _metre(length)
+                score.time_signatures.append(TimeSignatureTick(start * unit, numerator, denominator))
+                # What no metre expresses is written as a longer bar that the next one cuts short.
+                last = length if 4 * GRID * numerator == length * denominator else 0
         return score
 
 
@@ -129,40 +143,47 @@ def read(score: ScoreTick, title: str = "", work: str = "") -> Reading:
         ScoreError: it has no pitched notes.
     """
     notes: dict[tuple[int, int], int] = {}
-    per_step = score.ticks_per_quarter / GRID
     for track in score.tracks:
         if track.is_drum:
             continue
         for note in track.notes:
-            key = (round(note.time / per_step), int(note.pitch))
-            notes[key] = max(notes.get(key, 1), round(note.duration / per_step))
+            onset = _step(note.time, score)
+            key = (onset, int(note.pitch))
+            notes[key] = max(notes.get(key, 1), _step(note.time + note.duration, score) - onset)
     if not notes:
         raise ScoreError(f"{title or 'The score'} has no pitched notes; there is nothing to measure.")
     rows = np.array([(onset, notes[onset, pitch], pitch) for onset, pitch in sorted(notes)], dtype=np.int64)
     end = int((rows[:, 0] + rows[:, 1]).max())
-    seconds = float(seconds_at(score, np.array([end * per_step]))[0])
+    seconds = float(seconds_at(score, np.array([end * score.ticks_per_quarter / GRID]))[0])
     return Reading(title, rows[:, 0], rows[:, 1], rows[:, 2], _bar_lines(score, end), seconds, work or title)
 
 
+def _step(tick: int, score: ScoreTick) -> int:
+    """The step nearest to a tick, the later of two: so equal bars read alike, wherever they stand."""
+    return (2 * GRID * tick + score.ticks_per_quarter) // (2 * score.ticks_per_quarter)
+
+
 def _bar_lines(score: ScoreTick, end: int) -> NDArray[np.int64]:
-    per_step = score.ticks_per_quarter / GRID
-    metres = sorted((round(m.time / per_step), 4 * GRID * m.numerator // m.denominator) for m in score.time_signatures)
-    if not metres or metres[0][0] > 0:
-        metres.insert(0, (0, 4 * GRID * _COMMON[0] // _COMMON[1]))
-    lines = [0]
-    for (_, length), until in zip(metres, [*(min(time, end) for time, _ in metres[1:]), end], strict=True):
-        while lines[-1] < until:
-            lines.append(lines[-1] + max(length, 1))
+    metres = {0: _COMMON}  # by the step from which they hold; the last that is written at a step counts
+    for mark in sorted(score.time_signatures, key=lambda mark: mark.time):
+        if mark.numerator > 0:
+            metres[_step(mark.time, score)] = (mark.numerator, mark.denominator)
+    starts = [start for start in sorted(metres) if start < end]
+    lines = []
+    for start, until in zip(starts, [*starts[1:], end], strict=True):  # a change of metre begins a bar
+        numerator, denominator = metres[start]
+        whole = 4 * GRID * numerator  # steps a bar, times the denominator: some metres do not fall on the grid
+        count = -(-(until - start) * denominator // whole)
+        lines.append(start + (2 * whole * np.arange(count + 1) + denominator) // (2 * denominator))
         if until < end:
-            lines[-1] = until  # a change of metre begins a bar
-    while lines[-1] < end:
-        lines.append(lines[-1] + max(metres[-1][1], 1))
-    return np.array(sorted(set(lines)), dtype=np.int64)
+            lines[-1] = lines[-1][:-1]
+    return np.unique(np.concatenate(lines)).astype(np.int64)
 
 
 def _metre(steps: int) -> tuple[int, int]:
-    for denominator in (4, 8, 16):
-        unit = 4 * GRID // denominator
-        if steps % unit == 0:
-            return steps // unit, denominator
-    return max(1, round(steps / GRID)), 4
+    """Numerator and denominator of a bar, or of the next longer one that has any."""
+    for denominator in (4, 8, 16, 32, 2, 1):
+        numerator, rest = divmod(steps * denominator, 4 * GRID)
+        if rest == 0 and numerator <= _LONGEST:
+            return numerator, denominator
+    return min(-(-steps // GRID), _LONGEST), 4

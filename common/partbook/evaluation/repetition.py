@@ -1,9 +1,9 @@
 """What comes back: bars, passages, melodic turns, and the form that they make.
 
 Self-similarity is that of bars: the share of what two bars have (onset in the bar and pitch class, a note each) that
-both have. Structureness follows Wu & Yang 2020 ("The Jazz Transformer on the front line", ISMIR, arXiv 2008.01307,
-§4.4): the fitness of the best repeating segment (Müller, Jiang & Grohganz 2011, "A segment-based fitness measure for
-capturing repetitive structures of music recordings", ISMIR), here over beats of a symbolic piece.
+both have. Structureness follows Wu & Yang 2020 ("The Jazz Transformer on the front line", ISMIR, arXiv 2008.01307):
+the fitness of the best repeating segment (Müller, Jiang & Grohganz 2011, "A segment-based fitness measure for capturing
+repetitive structures of music recordings", ISMIR), here over beats of a symbolic piece.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ STEPS: Final = 6  # melodic steps that make a turn
 _FRAMES: Final = 64  # quarters that structureness looks at
 _NEVER: Final = -1e9  # the score of a path that cannot be
 _PENALTY: Final = -2.0  # of likeness under the threshold; Müller et al. §3
+_ROW: Final = 2.0**20  # a row covered, next to cells counted
 _KEPT: Final = 0.2  # share of the self-similarity matrix above the threshold
 
 
@@ -43,9 +44,12 @@ def bar_ids(reading: Reading) -> NDArray[np.int64]:
 
 
 def bar_repeats(reading: Reading) -> float:
-    """Share of the bars with notes that are equal to an earlier one: onsets, lengths and pitches; NaN under two.
+    """Share of the bars with notes that are equal to an earlier one: onsets, lengths and pitches; NaN under two
+    bars with notes.
 
     Order does not count here: a piece's bars in any order have as many.
+
+    Source: defined here.
     """
     ids = bar_ids(reading)
     ids = ids[ids >= 0]
@@ -53,7 +57,11 @@ def bar_repeats(reading: Reading) -> float:
 
 
 def passage_repeats(reading: Reading) -> float:
-    """Share of bars inside a passage of two bars or more that has been heard before, note by note; NaN under four."""
+    """Share of the bars with notes that lie in a passage of two bars or more heard before, note by note; NaN under four
+    bars with notes.
+
+    Source: defined here.
+    """
     ids = bar_ids(reading)
     if (ids >= 0).sum() < 4:
         return float("nan")
@@ -69,6 +77,8 @@ def melodic_repeats(reading: Reading) -> float:
     """Share of melodic turns that occur more than once in the piece, in any key; NaN under two turns.
 
     A turn is six successive steps of the melody: for each the interval in semitones and the time to the next onset.
+
+    Source: defined here.
     """
     line = melody(reading)
     turns = runs(np.stack([line.intervals, line.waits], axis=1), STEPS)
@@ -93,27 +103,38 @@ def bar_likeness(reading: Reading) -> NDArray[np.float64]:
 
 
 def form(reading: Reading) -> float:
-    """How much more alike bars are at the best distance of 2 to 16 bars than at all distances, 0 to 1.
+    """How much more alike bars are at the best distance of 2 to 16 bars than at all distances, 0 if less.
 
     Strophes and repeated strains show as one distance at which a piece resembles itself; NaN under eight bars. Bars
     in random order resemble each other at no distance in particular.
+
+    Source: defined here, on the means along diagonals of a self-similarity matrix that Foote & Uchihashi 2001 ("The
+    beat spectrum", ICME) take of beats.
     """
     like = bar_likeness(reading)
     count = len(like)
     if count < 8:
         return float("nan")
     everywhere = float(like[np.triu_indices(count, 1)].mean())
-    farthest = min(16, count - 4)
-    return max(float(np.diagonal(like, lag).mean()) for lag in range(2, farthest + 1)) - everywhere
+    best = max(float(np.diagonal(like, lag).mean()) for lag in range(2, min(16, count - 4) + 1))
+    return max(best - everywhere, 0.0)
 
 
 def structureness_short(reading: Reading) -> float:
-    """Fitness of the best repeating segment of 4, 8 or 12 quarters, 0 to 1; NaN under 24 quarters."""
+    """Fitness of the best repeating segment of 4, 8 or 12 quarters, 0 to 1; NaN under 24 quarters.
+
+    Source: structureness indicator of Wu & Yang 2020, on the fitness of Müller, Jiang & Grohganz 2011, in quarters
+    instead of seconds.
+    """
     return _structureness(reading, (4, 8, 12))
 
 
 def structureness_long(reading: Reading) -> float:
-    """Fitness of the best repeating segment of 16, 24 or 32 quarters, 0 to 1; NaN under 40 quarters."""
+    """Fitness of the best repeating segment of 16, 24 or 32 quarters, 0 to 1; NaN under 40 quarters.
+
+    Source: structureness indicator of Wu & Yang 2020, on the fitness of Müller, Jiang & Grohganz 2011, in quarters
+    instead of seconds.
+    """
     return _structureness(reading, (16, 24, 32))
 
 
@@ -128,20 +149,24 @@ def _structureness(reading: Reading, lengths: Sequence[int]) -> float:
 def beat_similarity(reading: Reading) -> NDArray[np.float64]:
     """The self-similarity matrix that structureness looks at, (quarters, quarters), 1 on its diagonal.
 
-    Cosine of what sounds in every two quarters (pitches, by sixteenth, onsets weighing four times as much as what
-    rings on), thresholded to its highest fifth and scaled to 0 … 1 above the threshold, -2 below.
+    Cosine of what sounds in each two of the first 64 quarters (pitches, by sixteenth, onsets weighing four times as
+    much as what rings on), thresholded to its highest fifth and scaled to 0 … 1 above the threshold, -2 below.
     """
     frames = min(max(reading.end // GRID, 1), _FRAMES)
     slots = 4  # sixteenths a quarter
     unit = GRID // slots
-    heard = np.zeros((frames, slots * 128))
     start = reading.onset // unit
-    stop = np.maximum(-(-(reading.onset + reading.duration) // unit), start + 1)
-    for first, last, pitch in zip(start, np.minimum(stop, frames * slots), reading.pitch, strict=True):
-        place = np.arange(first, last)
-        np.add.at(heard, (place // slots, (place % slots) * 128 + pitch), np.where(place == first, 2.0, 0.5))
+    length = np.maximum(-(-(reading.onset + reading.duration) // unit) - start, 1)  # in slots, those begun included
+    note = np.repeat(np.arange(len(reading)), length)
+    since = np.arange(len(note)) - np.repeat(np.cumsum(length) - length, length)
+    slot = start[note] + since
+    inside = slot < frames * slots
+    cell = slot[inside] * 128 + reading.pitch[note[inside]]
+    weight = np.where(since[inside] == 0, 2.0, 0.5)
+    heard: NDArray[np.float64] = np.bincount(cell, weights=weight, minlength=frames * slots * 128).astype(np.float64)
+    heard = heard.reshape(frames, -1)
     norm = np.linalg.norm(heard, axis=1)
-    heard /= np.where(norm > 0, norm, 1.0)[:, None]
+    heard = heard / np.where(norm > 0, norm, 1.0)[:, None]
     matrix = heard @ heard.T
     limit = min(max(float(np.quantile(matrix, 1 - _KEPT)), 0.05), 0.95)
     scaled = np.where(matrix >= limit, (matrix - limit) / (1 - limit), _PENALTY)
@@ -162,30 +187,34 @@ def fitness(matrix: NDArray[np.float64], segments: NDArray[np.int64]) -> NDArray
     """
     frames, count, longest = len(matrix), len(segments), int(segments[:, 1].max())
     start, length = segments[:, 0], segments[:, 1]
-    columns = np.minimum(start[:, None] + np.arange(longest), frames - 1)  # padded columns are never a path's last
-    last = length[:, None]
-    # score, covered rows, steps taken of the best path that ends in (row, column); column 0: between two paths
-    empty = np.stack(
-        [np.full((count, longest + 1), _NEVER), np.zeros((count, longest + 1)), np.zeros((count, longest + 1))]
-    )
-    before, earlier = empty.copy(), empty
-    before[0, :, 0] = 0.0
-    choices = np.empty((3, 3, count, longest))  # (way in, what, segment, column)
-    moves = np.array([[0.0, 1.0, 1.0], [0.0, 1.0, 1.0], [0.0, 2.0, 1.0]])[:, :, None, None]
+    column = np.minimum(start + np.arange(longest)[:, None], frames - 1)  # padded ones are never a path's last
+    last = (length, np.arange(count))
+    # Of the best path that ends in (row, column): its score, and as one number the rows that it covers and its cells.
+    # The first column stands for "between two paths". (columns + 1, segments)
+    never = np.full((longest + 1, count), _NEVER)
+    score, extent, above, wide = never.copy(), np.zeros_like(never), never, np.zeros_like(never)
+    score[0] = 0.0
     for row in range(frames):
-        choices[0] = before[:, :, :-1]  # (1,1), and into the first column from between paths
-        choices[1], choices[2] = empty[:, :, 1:], empty[:, :, 1:]
-        choices[1, :, :, 2:] = before[:, :, 1:-2]  # (1,2)
-        choices[2, :, :, 1:] = earlier[:, :, 1:-1]  # (2,1)
-        best = choices[:, 0].argmax(axis=0)
-        came = np.take_along_axis(choices + moves, best[None, None], axis=0)[0]
-        came[0] += matrix[row][columns]
-        now = np.concatenate([before[:, :, :1], came], axis=2)
-        end = np.take_along_axis(now, np.broadcast_to(last[None], (3, count, 1)), axis=2)[:, :, 0]
-        now[:, :, 0] = np.where(end[0] > before[0, :, 0], end, before[:, :, 0])
-        before, earlier = now, before
-    total, covered, walked = before[:, :, 0]
-    gain = np.clip((total - length) / np.maximum(walked, 1), 0.0, None)
+        best, size = score[:-1].copy(), extent[:-1] + (_ROW + 1)  # (1,1), and into the first column from between paths
+        _take(best[2:], size[2:], score[1:-2], extent[1:-2] + (_ROW + 1))  # (1,2)
+        _take(best[1:], size[1:], above[1:-1], wide[1:-1] + (2 * _ROW + 1))  # (2,1)
+        best += matrix[row][column]
+        above, wide = score, extent
+        score, extent = np.concatenate([score[:1], best]), np.concatenate([extent[:1], size])
+        _take(score[0], extent[0], score[last], extent[last])
+    covered, cells = np.divmod(extent[0], _ROW)
+    gain = np.clip((score[0] - length) / np.maximum(cells, 1), 0.0, None)
     reach = np.clip((covered - length) / frames, 0.0, None)
     both: NDArray[np.float64] = np.divide(2 * gain * reach, gain + reach, out=np.zeros(count), where=gain + reach > 0)
     return both
+
+
+def _take(
+    score: NDArray[np.float64],
+    extent: NDArray[np.float64],
+    other: NDArray[np.float64],
+    its_extent: NDArray[np.float64],
+) -> None:
+    better = other > score
+    np.copyto(score, other, where=better)
+    np.copyto(extent, its_extent, where=better)

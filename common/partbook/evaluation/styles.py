@@ -58,6 +58,8 @@ class Styles:
 
     def heard_as(self, rows: NDArray[np.float64]) -> list[str]:
         """The style in which each piece is heard."""
+        if not len(rows):
+            return []
         return [str(style) for style in self._model.predict(rows)]
 
     def right(self, rows: NDArray[np.float64], wanted: Sequence[str]) -> Estimate:

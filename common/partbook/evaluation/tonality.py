@@ -23,6 +23,16 @@ _WINDOW: Final = 16 * GRID  # steps over which a key is looked for
 _MASKS: Final = np.array([np.roll(np.isin(np.arange(12), s), t) for s in _SCALES for t in range(12)])
 
 
+def _profiles() -> NDArray[np.float64]:
+    rows = np.array([np.roll(p, t) for p in (MAJOR_PROFILE, MINOR_PROFILE) for t in range(12)])
+    rows -= rows.mean(axis=1, keepdims=True)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.asarray(rows, dtype=np.float64)
+
+
+_PROFILES: Final = _profiles()  # of the major keys, then the minor ones, from C: mean 0, norm 1
+
+
 @dataclass(frozen=True, slots=True)
 class Key:
     """A key: pitch class of the tonic, 0 (C) to 11, and whether it is minor."""
@@ -45,15 +55,20 @@ def pitch_classes(reading: Reading) -> NDArray[np.float64]:
 
 
 def pitch_class_entropy(reading: Reading) -> float:
-    """Entropy of the notes' pitch classes in bits, 0 to log2 12 = 3.58."""
+    """Entropy of the notes' pitch classes in bits, 0 to log2 12 = 3.58.
+
+    Source: MusPy's pitch-class entropy (Dong et al. 2020), after Wu & Yang 2020 ("The Jazz Transformer on the front
+    line", ISMIR), here of all notes at once.
+    """
     return entropy(pitch_classes(reading))
 
 
 def in_scale(reading: Reading) -> float:
     """Share of notes in the best of 36 scales: major, natural minor and harmonic minor on each tonic.
 
-    MusPy's scale consistency (after Mogren 2016, arXiv 1611.09904), with the harmonic minor added. Notes drawn at
-    random reach .6 to .7, the fewer the more.
+    Notes drawn at random reach .6 to .7, the fewer the more.
+
+    Source: MusPy's scale consistency (Dong et al. 2020, after Mogren 2016, arXiv 1611.09904), with the harmonic minor.
     """
     return float((_MASKS @ pitch_classes(reading)).max())
 
@@ -62,10 +77,9 @@ def key_of(weights: NDArray[np.float64]) -> Key:
     """The key that fits best to how long each pitch class sounds, (12,); C major where nothing tells."""
     if np.ptp(weights) == 0:
         return Key(0, minor=False)
-    rows = np.array([np.roll(p, t) for p in (MAJOR_PROFILE, MINOR_PROFILE) for t in range(12)])
-    rows = rows - rows.mean(axis=1, keepdims=True)
-    fit = rows @ (weights - weights.mean()) / np.linalg.norm(rows, axis=1)
-    best = int(fit.argmax())
+    weights = weights - weights.mean()
+    fit = (_PROFILES * (weights / np.linalg.norm(weights))).sum(axis=1)
+    best = int(np.round(fit, 9).argmax())  # keys that fit alike but for the last digits: the first of them
     return Key(best % 12, minor=best >= 12)
 
 
@@ -80,9 +94,13 @@ def key(reading: Reading) -> Key:
 
 
 def key_stability(reading: Reading) -> float:
-    """Share of stretches of 16 quarters (every eight) whose key is near that of the piece; see `Key.near`.
+    """Share of stretches of 16 quarters (every eight) whose key is near that of the piece: the same, its relative, its
+    parallel, or a fifth from it in the same mode.
 
-    Of keys drawn at random, 5 of 24 are near (0.21). NaN for pieces under 24 quarters.
+    Of keys drawn at random, 5 of 24 are near (0.21). The last stretch may be cut to eight quarters; stretches in which
+    under four notes begin are left out; NaN where fewer than two are left, as in a piece of 16 quarters.
+
+    Source: defined here, on the keys of Krumhansl & Kessler 1982.
     """
     home, end = key(reading), reading.end
     near = []
@@ -95,13 +113,19 @@ def key_stability(reading: Reading) -> float:
 
 
 def conjunct_motion(reading: Reading) -> float:
-    """Share of melodic steps of at most two semitones; NaN under two notes of melody."""
+    """Share of melodic intervals of at most two semitones; NaN under two notes of melody.
+
+    Source: defined here.
+    """
     steps = np.abs(melody(reading).intervals)
     return float((steps <= 2).mean()) if len(steps) else float("nan")
 
 
 def leap(reading: Reading) -> float:
-    """Mean melodic interval, in semitones; NaN under two notes of melody."""
+    """Mean melodic interval, in semitones; NaN under two notes of melody.
+
+    Source: MGEval's average pitch interval (Yang & Lerch 2020), of the melody.
+    """
     steps = np.abs(melody(reading).intervals)
     return float(steps.mean()) if len(steps) else float("nan")
 
@@ -110,6 +134,8 @@ def bar_line_leap(reading: Reading) -> float:
     """Mean melodic interval over bar lines, less that inside bars, in semitones; NaN where there are not five of each.
 
     Music flows over its bar lines: near 0. Where bars are strung together at random it is large.
+
+    Source: defined here.
     """
     line = melody(reading)
     steps = np.abs(line.intervals)
@@ -120,7 +146,10 @@ def bar_line_leap(reading: Reading) -> float:
 
 
 def bar_line_step(reading: Reading) -> float:
-    """Share of melodic intervals over bar lines of at most two semitones; NaN where there are not three."""
+    """Share of melodic intervals over bar lines of at most two semitones; NaN where there are not three.
+
+    Source: defined here.
+    """
     line = melody(reading)
     over = _crosses(line, reading)
     return float((np.abs(line.intervals[over]) <= 2).mean()) if over.sum() >= 3 else float("nan")

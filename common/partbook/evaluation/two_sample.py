@@ -55,7 +55,7 @@ def like_lengths(pieces: Sequence[Reading], examples: Sequence[Reading], seed: i
     A piece that is shorter than its example stays as it is.
     """
     random = np.random.Generator(np.random.Philox(seed))
-    lengths = random.permutation(np.resize(np.array([example.quarters for example in examples]), len(pieces)))
+    lengths = np.resize(random.permutation([example.quarters for example in examples]), len(pieces))
     return [p if p.quarters <= length else p.opening(float(length)) for p, length in zip(pieces, lengths, strict=True)]
 
 
@@ -73,7 +73,7 @@ def by_features(
         seed: of folds and trees.
 
     Raises:
-        InputError: a set has under ten pieces.
+        InputError: a set has under ten pieces, or pieces of under five works.
     """
     from sklearn.ensemble import ExtraTreesClassifier
     from sklearn.impute import SimpleImputer
@@ -96,7 +96,7 @@ def by_tokens(first: Sequence[Reading], second: Sequence[Reading], *, seed: int 
     """The test on tokens: a logistic regression on which runs of one to five tokens a piece has.
 
     Raises:
-        InputError: a set has under ten pieces.
+        InputError: a set has under ten pieces, or pieces of under five works.
     """
     from sklearn.linear_model import LogisticRegression
 
@@ -152,19 +152,25 @@ def _test(features: Any, count: int, works: Sequence[str], models: Callable[[], 
         raise InputError(
             f"A two-sample test needs {FEWEST} pieces a side; there are {count} and {total - count}. Give more."
         )
+    # A piece without a name is a work of its own.
+    groups = np.unique([work or f"\0{index}" for index, work in enumerate(works)], return_inverse=True)[1]
+    fewest = min(len(np.unique(groups[:count])), len(np.unique(groups[count:])))
+    if fewest < FOLDS:
+        raise InputError(
+            f"A two-sample test needs pieces of {FOLDS} works a side, so that each is judged by others; a side has "
+            f"{fewest}. Give more works."
+        )
     truth = np.r_[np.zeros(count, np.int64), np.ones(total - count, np.int64)]
     score = np.zeros(total)
     folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        warnings.simplefilter("ignore", UserWarning)  # a fold may lack a class where one work is a whole set
-        for train, test in folds.split(features, truth, np.array(works)):
-            for model in models():
-                model.fit(features[train], truth[train])
-                score[test] += model.predict_proba(features[test])[:, 1] / len(models())
-    groups = [score[:count], score[count:]]
-    auc = bootstrap(groups, area, seed=seed)
-    return TwoSample(auc, (count, total - count), groups[1])
+        warnings.simplefilter("ignore", UserWarning)  # a fold may lack a class where few works have many pieces
+        for train, test in folds.split(features, truth, groups):
+            fitted = [model.fit(features[train], truth[train]) for model in models()]
+            score[test] = np.mean([model.predict_proba(features[test])[:, 1] for model in fitted], axis=0)
+    auc = bootstrap([score[:count], score[count:]], area, seed=seed)
+    return TwoSample(auc, (count, total - count), score[count:])
 
 
 def area(low: NDArray[np.float64], high: NDArray[np.float64]) -> float:
