@@ -28,7 +28,9 @@ def test_random_notes_keep_number_register_and_span(which: int, seed: int) -> No
     noise = random_notes(work, seed)
     before, after = notes_of(work), notes_of(noise)
     assert len(after) == len(before)
-    assert min(n[2] for n in before) <= min(n[2] for n in after) <= max(n[2] for n in after) <= max(n[2] for n in before)
+    assert (
+        min(n[2] for n in before) <= min(n[2] for n in after) <= max(n[2] for n in after) <= max(n[2] for n in before)
+    )
     assert before[0][0] // 40 * 40 <= after[0][0]
     assert after[-1][0] <= before[-1][0]
     assert all(time % 40 == 0 and duration % 40 == 0 and duration > 0 for time, duration, _, _ in after)

@@ -26,9 +26,7 @@ def test_a_work_is_written_once_in_each_key(corpus: TokenCorpus, tiny_tokenizer:
     assert len(corpus) == 36
     assert corpus.collections == ("a", "b")
     assert corpus.collection.tolist() == [0] * 12 + [1] * 24
-    first = [
-        min(n.pitch for t in tiny_tokenizer.decode(corpus.piece(i)).tracks for n in t.notes) for i in range(12)
-    ]
+    first = [min(n.pitch for t in tiny_tokenizer.decode(corpus.piece(i)).tracks for n in t.notes) for i in range(12)]
     assert sorted(first) == list(range(min(first), min(first) + 12))
 
 
