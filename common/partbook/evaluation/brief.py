@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-from partbook.evaluation.language_model import LanguageModel
 
 from partbook.errors import GenerationError, InputError, ScoreError
 from partbook.evaluation import noise
 from partbook.evaluation.comparison import Comparison, MeasuredSet, Reference
 from partbook.evaluation.estimates import Estimate
+from partbook.evaluation.language_model import LanguageModel
 from partbook.evaluation.reading import Reading, read
 from partbook.evaluation.results import Kind
 from partbook.music.recording import Recording

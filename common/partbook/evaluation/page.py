@@ -34,9 +34,7 @@ from partbook.evaluation.wording import (
 
 PAGE: Final = "evaluation.html"
 DATA: Final = "evaluation.json"
-_POLICY: Final = (
-    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; media-src data:; base-uri 'none'; form-action 'none'"  # noqa: E501  # one header
-)
+_POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; media-src data:; base-uri 'none'; form-action 'none'"  # one header
 
 
 def write_page(evaluation: Evaluation, folder: Path, on_piece: Callable[[str], None] = lambda _: None) -> Path:

@@ -11,13 +11,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 
 from partbook.baselines.kneser_ney import KneserNey
-from partbook.baselines.language_model import LanguageModel, Transformer
 from partbook.baselines.lstm import LstmModel, LstmNetwork
 from partbook.baselines.ngrams import KneserNeyModel
 from partbook.baselines.training import CONFIG, COUNTS, FORMAT, KINDS, MANIFEST, WEIGHTS, network_of, tokenizer_hash
 from partbook.baselines.vae import VaeModel
-from partbook.baselines.writing import AS_THE_PRODUCT
 from partbook.errors import AlteredFile, ConfigError
+from partbook.evaluation.language_model import LanguageModel, Transformer
+from partbook.evaluation.writing import AS_THE_PRODUCT
 from partbook.generator.release import ABOUT, load_generator, open_release
 from partbook.model.checkpoint import BASE, load_model, load_tokenizer
 from partbook.model.generation import Sampling
@@ -40,7 +40,8 @@ def load_language_model(called: str | Path, sampling: Sampling = AS_THE_PRODUCT)
     if (folder / ABOUT).exists():
         opened = open_release(folder, signer=None)
         _same_tokenizer(hashlib.sha256(opened.files["tokenizer.json"]).hexdigest(), folder)
-        return Transformer.of(opened.name, load_generator(opened), sampling)
+        generator = load_generator(opened)
+        return Transformer(opened.name, generator.model, generator.tokenizer, sampling)
     manifest = _manifest(folder)
     if manifest.get("format") == FORMAT:
         return _baseline(folder, manifest, sampling)

@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from partbook.baselines.language_model import Writing
-from partbook.baselines.writing import AS_THE_PRODUCT, Rows, SlidingRows
+from partbook.evaluation.language_model import Writing
+from partbook.evaluation.writing import AS_THE_PRODUCT, Rows, SlidingRows
 from partbook.model.generation import Sampling
 from partbook.model.likelihood import token_losses, token_nats
 from partbook.music.recording import Recording

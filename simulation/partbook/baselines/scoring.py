@@ -5,7 +5,7 @@ compare with models of another tokeniser. A bar is repeated where it has the not
 loudness aside, since no two performances agree) of an earlier bar of the same window, the window being that of the
 base (`partbook.music.windows.spans` of 256 positions) for every model. A model that has noticed pays less for it.
 
-Intervals are percentile bootstraps over works (Efron & Tibshirani 1993, §13.3): works are drawn again with
+Estimates are percentile bootstraps over works (Efron & Tibshirani 1993, §13.3): works are drawn again with
 replacement, and their sums divided.
 """
 
@@ -21,9 +21,10 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from partbook.baselines.language_model import LanguageModel
 from partbook.corpus.library import Library, default_cache
 from partbook.errors import ConfigError, ScoreError
+from partbook.evaluation.estimates import Estimate
+from partbook.evaluation.language_model import LanguageModel
 from partbook.model.checkpoint import BASE
 from partbook.music.recording import Recording
 from partbook.music.tokens import Tokenizer
@@ -34,19 +35,6 @@ from partbook.simulation.performance import perform
 CONTEXT: Final = 256
 RESAMPLES: Final = 2000
 _PLAYED: Final = ("Bar_", "Position_", "TimeSig_", "Pitch_", "Duration_")
-
-
-@dataclass(frozen=True, slots=True)
-class Interval:
-    """A figure and its 95 % bootstrap interval."""
-
-    value: float
-    low: float
-    high: float
-
-    def about(self) -> dict[str, float]:
-        """As JSON."""
-        return {"value": round(self.value, 4), "low": round(self.low, 4), "high": round(self.high, 4)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +53,11 @@ class CollectionScore:
     works: int
     notes: int
     tokens: int
-    per_note: Interval
-    per_token: Interval
-    perplexity: Interval
-    repeated: Interval | None
-    fresh: Interval | None
+    per_note: Estimate
+    per_token: Estimate
+    perplexity: Estimate
+    repeated: Estimate | None
+    fresh: Estimate | None
     repeated_notes: float
 
     def about(self) -> dict[str, Any]:
@@ -78,11 +66,11 @@ class CollectionScore:
             "works": self.works,
             "notes": self.notes,
             "tokens": self.tokens,
-            "nats_per_note": self.per_note.about(),
-            "nats_per_token": self.per_token.about(),
-            "perplexity": self.perplexity.about(),
-            "nats_per_note_in_repeated_bars": self.repeated.about() if self.repeated else None,
-            "nats_per_note_in_other_bars": self.fresh.about() if self.fresh else None,
+            "nats_per_note": _about(self.per_note),
+            "nats_per_token": _about(self.per_token),
+            "perplexity": _about(self.perplexity),
+            "nats_per_note_in_repeated_bars": _about(self.repeated) if self.repeated else None,
+            "nats_per_note_in_other_bars": _about(self.fresh) if self.fresh else None,
             "share_of_notes_in_repeated_bars": round(self.repeated_notes, 4),
         }
 
@@ -101,14 +89,28 @@ class ModelScore:
         return {"model": self.name, "upper_bound": self.bound, "collections": found}
 
 
+def _about(figure: Estimate) -> dict[str, float]:
+    return {"value": round(figure.value, 4), "low": round(figure.low, 4), "high": round(figure.high, 4)}
+
+
 def played_works(
     library: Library,
     collection: str,
     tokenizer: Tokenizer,
     on_work: Callable[[str], None] = lambda _: None,
+    *,
+    most: int | None = None,
 ) -> list[Recording]:
-    """The held-out works of a collection as played scores, without sound; a work is played the same every time."""
-    works = library.pool(collection, "heldout")
+    """The held-out works of a collection as played scores, without sound; a work is played the same every time.
+
+    Args:
+        library: where they come from.
+        collection: which.
+        tokenizer: writes them down.
+        on_work: told each title.
+        most: only so many of them, the first; all where None.
+    """
+    works = library.pool(collection, "heldout")[:most]
     result = []
     for work, score in zip(works, library.each_score(works, on_work), strict=True):
         if score is None:
@@ -122,12 +124,17 @@ def played_works(
 
 
 def heard_works(
-    library: Library, collection: str, cache: Path | None, on_work: Callable[[str], None] = lambda _: None
+    library: Library,
+    collection: str,
+    cache: Path | None,
+    on_work: Callable[[str], None] = lambda _: None,
+    *,
+    most: int | None = None,
 ) -> list[Recording]:
-    """The held-out works of a collection, played and heard through a node's ears; each is heard once and kept."""
+    """The same works, played and heard through a node's ears; each is heard once and kept in `cache`."""
     from partbook.corpus.heard import heard  # its transcription is nothing to those who score scores
 
-    works = library.pool(collection, "heldout")
+    works = library.pool(collection, "heldout")[:most]
     return heard(works, BASE / "tokenizer.json", (cache or default_cache()) / "heard", on_work=on_work)
 
 
@@ -155,14 +162,14 @@ def score_model(
 
 def bootstrap_ratio(
     numerators: NDArray[np.float64], denominators: NDArray[np.float64], *, resamples: int = RESAMPLES, seed: int = 1
-) -> Interval:
+) -> Estimate:
     """Σ numerators / Σ denominators, over works, with its 95 % interval."""
     random = np.random.Generator(np.random.Philox(seed))
     drawn = random.integers(len(numerators), size=(resamples, len(numerators)))
     below = denominators[drawn].sum(axis=1)
     ratios = numerators[drawn].sum(axis=1)[below > 0] / below[below > 0]
     low, high = np.percentile(ratios, [2.5, 97.5])
-    return Interval(float(numerators.sum() / denominators.sum()), float(low), float(high))
+    return Estimate(float(numerators.sum() / denominators.sum()), float(low), float(high))
 
 
 def notes_in(ids: NDArray[np.int16], tokenizer: Tokenizer) -> NDArray[np.int64]:
@@ -225,7 +232,7 @@ def _collection(rows: NDArray[np.float64]) -> CollectionScore:
         tokens=int(tokens.sum()),
         per_note=bootstrap_ratio(nats, notes),
         per_token=per_token,
-        perplexity=Interval(*(float(np.exp(v)) for v in (per_token.value, per_token.low, per_token.high))),
+        perplexity=Estimate(*(float(np.exp(v)) for v in (per_token.value, per_token.low, per_token.high))),
         repeated=bootstrap_ratio(nats_again, notes_again) if notes_again.sum() else None,
         fresh=bootstrap_ratio(nats_new, notes_new) if notes_new.sum() else None,
         repeated_notes=float(notes_again.sum() / max(1.0, notes_again.sum() + notes_new.sum())),
@@ -238,7 +245,7 @@ def score_table_rows(scores: Sequence[ModelScore], collection: str) -> list[tupl
     for score in scores:
         at, sign = score.collections[collection], "≤ " if score.bound else ""
 
-        def shown(interval: Interval | None, sign: str = sign) -> str:
+        def shown(interval: Estimate | None, sign: str = sign) -> str:
             return "–" if interval is None else f"{sign}{interval.value:.2f} ({interval.low:.2f}–{interval.high:.2f})"
 
         rows.append((score.name, *map(shown, (at.per_note, at.per_token, at.perplexity, at.repeated, at.fresh))))

@@ -25,9 +25,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from partbook.baselines.language_model import Writing
 from partbook.baselines.lstm import State, open_forget_gates
-from partbook.baselines.writing import AS_THE_PRODUCT, Rows, SlidingRows
+from partbook.evaluation.language_model import Writing
+from partbook.evaluation.writing import AS_THE_PRODUCT, Rows, SlidingRows
 from partbook.model.generation import Sampling
 from partbook.model.likelihood import token_nats
 from partbook.music.recording import Recording

@@ -15,7 +15,11 @@ def is_it_music(brief: Brief) -> str:
     """A sentence and a table: the generator, human works, and what a failure looks like."""
     first = brief.rows[0]
     rows = [
-        ("Told from human works by its measures (0.5: not at all)", "0.5", *(_auc(r.comparison.features) for r in brief.rows)),
+        (
+            "Told from human works by its measures (0.5: not at all)",
+            "0.5",
+            *(_auc(r.comparison.features) for r in brief.rows),
+        ),
         ("Told from human works by its tokens", "0.5", *(_auc(r.comparison.tokens) for r in brief.rows)),
     ]
     for name in HEADLINES:

@@ -6,7 +6,7 @@ No script, font or picture comes from elsewhere; every string from outside passe
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,7 @@ from partbook.simulation.report_style import STYLE
 
 if TYPE_CHECKING:
     from partbook.simulation.report import DemoReport, LabelReport, PieceReport
+
 
 def page(report: DemoReport) -> str:
     """The whole report as one HTML document.
@@ -140,9 +141,7 @@ def _listen(report: DemoReport) -> str:
         )
     return (
         "<h2>Listen</h2><p>Written by the released generator and played by a SoundFont with a little "
-        "room. The same pieces lie beside this page as WAV and MIDI.</p>"
-        + "".join(cards)
-        + is_it_music(report.music)
+        "room. The same pieces lie beside this page as WAV and MIDI.</p>" + "".join(cards) + is_it_music(report.music)
     )
 
 

@@ -39,11 +39,11 @@ def evaluate(
 ) -> None:
     """Measure pieces, and hold them against human works: measures, two-sample tests, likelihood, sound, copies."""
     one_thread()
-    from partbook.evaluation.page import write_page
     from partbook.evaluation.table import print_table
     from rich.console import Console
 
     from partbook.errors import ConfigError
+    from partbook.evaluation.page import write_page
     from partbook.simulation.watching import RichWatcher
     from partbook.study.study import Options, Study
     from partbook.study.subjects import SCALE

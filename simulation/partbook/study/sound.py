@@ -9,11 +9,11 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 import numpy as np
+
 from partbook.evaluation.clips import Heard, hear
+from partbook.evaluation.estimates import Estimate
 from partbook.evaluation.frechet import frechet
 from partbook.evaluation.inception import inception
-
-from partbook.evaluation.estimates import Estimate
 from partbook.evaluation.reading import Reading
 from partbook.evaluation.results import Listening
 

@@ -23,7 +23,7 @@ from partbook.music.tokens import Tokenizer
 from partbook.study.human import Works
 
 if TYPE_CHECKING:
-    from partbook.baselines.language_model import LanguageModel
+    from partbook.evaluation.language_model import LanguageModel
 
 HUMAN, SHUFFLED, RANDOM, BASE_MODEL = "human", "shuffled", "random", "base"
 SCALE: Final = (HUMAN, SHUFFLED, RANDOM)

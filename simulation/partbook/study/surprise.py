@@ -10,8 +10,8 @@ from partbook.evaluation.estimates import Estimate
 from partbook.evaluation.results import Hand, Surprise
 
 if TYPE_CHECKING:
-    from partbook.baselines.language_model import LanguageModel
     from partbook.corpus.library import Library
+    from partbook.evaluation.language_model import LanguageModel
     from partbook.music.recording import Recording
     from partbook.music.tokens import Tokenizer
 

@@ -8,23 +8,20 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import Final, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from partbook.baselines.writing import AS_THE_PRODUCT, Rows, SlidingRows, write
+from partbook.evaluation.writing import AS_THE_PRODUCT, Rows, SlidingRows, write
 from partbook.model.generation import Sampling
 from partbook.model.likelihood import token_losses, token_nats
 from partbook.model.lockstep import LockstepCache
 from partbook.model.transformer import PartbookModel
 from partbook.music.recording import Recording
 from partbook.music.tokens import Tokenizer
-
-if TYPE_CHECKING:
-    from partbook.generator.composing import Generator
 
 ROWS: Final = 32  # pieces side by side; more are no faster on a CPU
 
@@ -103,11 +100,6 @@ class Transformer(Writing):
     ) -> None:
         super().__init__(name, tokenizer, sampling)
         self.model = model.eval()
-
-    @classmethod
-    def of(cls, name: str, generator: Generator, sampling: Sampling = AS_THE_PRODUCT) -> Transformer:
-        """What a release holds, as `partbook.generator.release.load_generator` loads it."""
-        return cls(name, generator.model, generator.tokenizer, sampling)
 
     def nats(self, recording: Recording) -> NDArray[np.float64]:
         """See `LanguageModel`: in windows that begin on bars, each with the eight seconds of sound before it."""

@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from symusic.core import NoteTick, ScoreTick, TempoTick, TimeSignatureTick, TrackTick
 from tunes import tune
 
-from partbook.baselines.noise import random_notes, shuffled_bars
 from partbook.errors import ScoreError
+from partbook.evaluation.noise import random_notes, shuffled_bars
 
 
 def notes_of(score: ScoreTick) -> list[tuple[int, int, int, int]]:

@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from partbook.baselines import language_model
 from partbook.baselines.kneser_ney import KneserNey
-from partbook.baselines.language_model import LanguageModel, Transformer, Writing
 from partbook.baselines.lstm import LstmConfig, LstmModel, LstmNetwork
 from partbook.baselines.ngrams import KneserNeyModel
 from partbook.baselines.vae import VaeConfig, VaeModel, VaeNetwork
-from partbook.baselines.writing import BarLines
 from partbook.errors import GenerationError
+from partbook.evaluation import language_model
+from partbook.evaluation.language_model import LanguageModel, Transformer, Writing
+from partbook.evaluation.writing import BarLines
 from partbook.model.checkpoint import load_model
 from partbook.model.generation import Sampling, generate
 from partbook.model.likelihood import evaluate

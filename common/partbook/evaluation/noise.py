@@ -6,13 +6,14 @@ last on average, and nothing else; `shuffled_bars` keeps every bar, and loses th
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from symusic.core import NoteTick, ScoreTick, TempoTick, TimeSignatureTick, TrackTick
 
 from partbook.errors import ScoreError
+from partbook.evaluation.reading import Reading, read
 from partbook.music.tokens import POSITIONS_PER_BEAT
 
 
@@ -51,6 +52,15 @@ def random_notes(score: ScoreTick, seed: int) -> ScoreTick:
     if not len(result.tracks):
         raise ScoreError("The score has no notes to draw anew; give one with at least one.")
     return result
+
+
+def readings(works: Sequence[Reading], make: Callable[[ScoreTick, int], ScoreTick], seed: int) -> list[Reading]:
+    """What one of the two noises makes of each work, at the work's pace and under its name."""
+    found = []
+    for number, work in enumerate(works):
+        made = read(make(work.score(), seed * 100_000 + number), work.title, work.work)
+        found.append(replace(made, seconds=work.seconds / work.end * made.end))
+    return found
 
 
 @dataclass(frozen=True, slots=True)
