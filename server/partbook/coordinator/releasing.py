@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from partbook.coordinator.checkpoints import Checkpoints, RoundRecord
 from partbook.coordinator.home import Home
 from partbook.coordinator.privacy import PrivacyStatement, statement
+from partbook.coordinator.validation import ValidationSet
 from partbook.errors import ConfigError
-from partbook.generator.release import Release, pack_release
+from partbook.evaluation.brief import PIECES, Brief, as_heard, brief, freely
+from partbook.generator.release import Release, pack_release, unreleased
 from partbook.identity.keys import IdentityKey
 from partbook.identity.passphrase import passphrase_of
 from partbook.model.adapter import load_adapter, state_hash
 from partbook.model.checkpoint import BASE, base_manifest
 from partbook.plan.rounds import Mode
+from partbook.threads import one_thread_within
 
 
-def release(home: Home, out: Path, *, delta: float, name: str | None = None, sources: Sequence[str] = ()) -> Release:
+def release(
+    home: Home,
+    out: Path,
+    *,
+    delta: float,
+    name: str | None = None,
+    sources: Sequence[str] = (),
+    pieces: int = PIECES,
+    on_step: Callable[[str], None] = lambda _: None,
+) -> Release:
     """Pack and sign the model after the newest round.
 
     Args:
@@ -27,6 +39,9 @@ def release(home: Home, out: Path, *, delta: float, name: str | None = None, sou
         delta: δ at which ε is stated.
         name: what the release calls itself; the federation's name where not given.
         sources: what was trained on, in words.
+        pieces: that the model writes to be held against the public validation recordings (`partbook.evaluation.brief`);
+            none, or no validation recordings, leaves that out.
+        on_step: told what is done of that.
 
     Raises:
         ConfigError: no round is finished, the labels have not handed the newest model over, `out` exists, or δ is none.
@@ -60,7 +75,22 @@ def release(home: Home, out: Path, *, delta: float, name: str | None = None, sou
         "federation": {"name": roster.federation, "roster": roster.hash},
         "sources": list(sources),
     }
+    if pieces and config.validation:
+        about["music"] = _music(base, adapter, config.validation, pieces, on_step).about()
     return pack_release(base, adapter, out, key, about)
+
+
+def _music(base: Path, adapter: Path, validation: Path, pieces: int, on_step: Callable[[str], None]) -> Brief:
+    from partbook.evaluation.language_model import Transformer
+
+    made = unreleased(base, adapter)
+    held = [one for many in ValidationSet.read(validation).by_label.values() for one in many]
+    human = as_heard(held, made.tokenizer)
+    model = Transformer("The release", made.model, made.tokenizer)
+    with one_thread_within():
+        written = freely(model, pieces, on_piece=lambda count: on_step(f"piece {count}"))
+    reference = "the public validation recordings, as a node hears them"
+    return brief([("The release", "generator", written)], human, reference=reference, on_step=on_step)
 
 
 def summary(

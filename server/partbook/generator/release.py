@@ -80,13 +80,7 @@ def pack_release(
     """
     if out.exists():
         raise ConfigError(f"{out} exists already; a release is never overwritten: choose another folder.")
-    files, base_about = _base_files(base)
-    try:
-        files[ADAPTER] = adapter.read_bytes()
-    except OSError as error:
-        raise AlteredFile(
-            f"The adapter {adapter} cannot be read: {error.strerror}. Give a run's adapter file."
-        ) from error
+    files, base_about = _parts(base, adapter)
     description = {
         "name": out.name,
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -142,6 +136,16 @@ def load_generator(release: Release) -> Generator:
     return _assemble(release.files, release.id)
 
 
+def unreleased(base: Path, adapter: Path) -> Generator:
+    """What a release of these would hold, to be looked at before anybody vouches for it; its id is `unreleased`.
+
+    Raises:
+        AlteredFile: the base model is not what its manifest says, or the adapter cannot be read.
+        ConfigError: they do not fit each other.
+    """
+    return _assemble(_parts(base, adapter)[0], "unreleased")
+
+
 def _assemble(files: Mapping[str, bytes], release_id: str) -> Generator:
     # Hundreds of milliseconds of imports that `partbook release verify` does not need.
     from safetensors import SafetensorError
@@ -190,6 +194,17 @@ def _tokenizer(blob: bytes) -> Any:
         path = Path(folder) / "tokenizer.json"
         path.write_bytes(blob)
         return Tokenizer.load(path)
+
+
+def _parts(base: Path, adapter: Path) -> tuple[dict[str, bytes], Any]:
+    files, about = _base_files(base)
+    try:
+        files[ADAPTER] = adapter.read_bytes()
+    except OSError as error:
+        raise AlteredFile(
+            f"The adapter {adapter} cannot be read: {error.strerror}. Give a run's adapter file."
+        ) from error
+    return files, about
 
 
 def _base_files(base: Path) -> tuple[dict[str, bytes], Any]:

@@ -22,8 +22,12 @@ from typing import Final
 from partbook.coordinator.privacy import PrivacyStatement
 from partbook.coordinator.releasing import summary
 from partbook.coordinator.validation import ValidationSet, write_validation
+from partbook.corpus.library import Library
 from partbook.errors import InputError
-from partbook.generator.release import Release, pack_release
+from partbook.evaluation.brief import PIECES as PIECES_EVALUATED
+from partbook.evaluation.brief import Brief, as_heard, brief, freely
+from partbook.evaluation.language_model import Transformer
+from partbook.generator.release import Release, pack_release, unreleased
 from partbook.identity.keys import IdentityKey
 from partbook.model.checkpoint import BASE, base_manifest, load_tokenizer
 from partbook.node.policy import Noise
@@ -47,10 +51,13 @@ from partbook.simulation.results import (
     round_reports,
 )
 from partbook.simulation.three_pieces import PIECES, three_pieces
+from partbook.study.human import mixed
+from partbook.threads import one_thread_within
 from partbook.vault.ingest import Workers, ingest
 from partbook.vault.store import Vault
 
 FEDERATION: Final = "The Four Partbooks"
+HUMAN: Final = 60  # held-out works that the release's pieces are held against
 EPSILON: Final = 8.0
 DELTA: Final = 1e-5  # for 80 recordings, well below one in 80
 PLAIN: Final = PlainTraining(steps=8, batch=8, learning_rate=5e-3, clip=5.0)
@@ -87,6 +94,7 @@ class DemoOptions:
         heldout: works of each collection in the public validation set.
         seconds: longest a recording may be.
         piece_seconds: how much music each piece gains.
+        evaluated: pieces that the release writes freely, to be held against human works.
         course: how it trains, and with which noise.
         base: the base model.
         mode: `masked` or `sealed`.
@@ -100,6 +108,7 @@ class DemoOptions:
     heldout: int = 5
     seconds: float = 45.0
     piece_seconds: float = 30.0
+    evaluated: int = PIECES_EVALUATED
     course: Course = COURSES["distributed"]
     base: Path = BASE
     mode: Mode = "sealed"
@@ -174,9 +183,10 @@ class Demo:
             self._ingest(workers)
             validation = self._validate_set(workers)
         ran = self._rounds().run(self._watch, self._stage)
-        release = self._release(ran)
+        music = self._music(validation)
+        release = self._release(ran, music)
         pieces = self._compose(release, validation)
-        return self._report(validation, ran, release, pieces)
+        return self._report(validation, ran, release, pieces, music)
 
     def _play(self) -> None:
         options = self._options
@@ -245,7 +255,33 @@ class Demo:
             options.seed,
         )
 
-    def _release(self, ran: Ran) -> Release:
+    def _music(self, validation: ValidationSet) -> Brief:
+        options, watch = self._options, self._watch
+        made = unreleased(options.base, self._adapter)
+        held = [recording for many in validation.by_label.values() for recording in many]
+        with self._stage("Is it music? Pieces against held-out works", options.evaluated + HUMAN + 5):
+            human = mixed(Library.open(), "heldout", HUMAN, seed=options.seed, on_work=watch.step)
+            model = Transformer("The release", made.model, made.tokenizer)
+            with one_thread_within():
+                pieces = freely(
+                    model, options.evaluated, seed=options.seed, on_piece=lambda count: watch.step(f"piece {count}")
+                )
+            return brief(
+                [
+                    ("The release", "generator", pieces),
+                    ("Held-out works as nodes hear them", "human", as_heard(held, made.tokenizer)),
+                ],
+                human.pieces,
+                reference="held-out scores of the four collections",
+                seed=options.seed,
+                on_step=watch.step,
+            )
+
+    @property
+    def _adapter(self) -> Path:
+        return self._options.out / "coordinator" / "adapter.safetensors"
+
+    def _release(self, ran: Ran, music: Brief) -> Release:
         options, history = self._options, ran.history
         with self._stage("Signing a release", 1):
             key = IdentityKey.load(self._parties.coordinator)
@@ -253,9 +289,9 @@ class Demo:
                 "name": f"{FEDERATION}, seed {options.seed}",
                 **summary([label.name for label in self._labels], history, options.mode, ran.privacy),
                 "sources": [f"{c.about}, played on {c.instrument}" for c in COLLECTIONS],
+                "music": music.about(),
             }
-            adapter = options.out / "coordinator" / "adapter.safetensors"
-            release = pack_release(options.base, adapter, options.out / "release", key, about)
+            release = pack_release(options.base, self._adapter, options.out / "release", key, about)
             self._watch.step(release.id[:12])
         return release
 
@@ -278,6 +314,7 @@ class Demo:
         ran: Ran,
         release: Release,
         pieces: list[PieceReport],
+        music: Brief,
     ) -> DemoResult:
         options, out, history, traffic = self._options, self._options.out, ran.history, ran.traffic
         first, last = history[0].validation, history[-1].validation
@@ -311,6 +348,7 @@ class Demo:
             exchanges=exchange_reports(traffic, (*(label.name for label in labels), custodian)),
             pieces=tuple(pieces),
             model=model_facts(release, options.base),
+            music=music,
             machine=machine_facts(),
             limits=(
                 f"{parties} ran in one process on this machine, each with its own keys; nothing here tests a network, "
