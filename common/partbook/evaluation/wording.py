@@ -200,8 +200,8 @@ def findings(subject: Subject, evaluation: Evaluation) -> list[str]:
     inside, of = medians_inside(subject, evaluation)
     if of:
         sentences.append(
-            f"{inside} of {counted(of, 'measure')} {'have' if inside != 1 else 'has'} a median where eight in ten human "
-            "works lie."
+            f"{inside} of {counted(of, 'measure')} {'have' if inside != 1 else 'has'} a median where eight in ten "
+            "human works lie."
         )
     sentences += [
         text
@@ -288,8 +288,8 @@ def lengths(evaluation: Evaluation) -> str:
         f"{counted(sum(sets), 'piece')} in {counted(len(sets), 'set')} are held against" if sets else "Held against are"
     )
     return (
-        f"{held} {counted(evaluation.works, 'work')} by people: {evaluation.reference}. All that is drawn is drawn from "
-        f"one seed, {evaluation.seed}; intervals are 95 %, over pieces."
+        f"{held} {counted(evaluation.works, 'work')} by people: {evaluation.reference}. All that is drawn is drawn "
+        f"from one seed, {evaluation.seed}; intervals are 95 %, over pieces."
     )
 
 
