@@ -71,7 +71,7 @@ def page(evaluation: Evaluation, folder: Path, on_piece: Callable[[str], None] =
         ("distributions", "Distributions beside the human ones", _distributions(evaluation)),
         ("pieces", "Pieces to look at and play", pieces and _PIECES + pieces),
         ("definitions", "Definitions and sources", _definitions()),
-        ("made", "How this page was made", _made(evaluation)),
+        ("making", "How this page was made", _made(evaluation)),
     ]
     links = "".join(f'<a href="#{name}">{begun(name)}</a>' for name, title, body in sections if body and title)
     body = "\n".join(
@@ -111,7 +111,7 @@ def _head(evaluation: Evaluation, links: str) -> str:
     subject = main_subject(evaluation)
     lead = ""
     if subject is not None:
-        lead = f'<p class="lead"><b>{escape(subject.title)}</b> {escape(answer(subject, evaluation))}</p>'
+        lead = f'<p class="lead"><b>{escape(subject.title)}:</b> {escape(answer(subject, evaluation))}</p>'
     return (
         f'<header><div class="mark">Partbook</div><h1>Is it music?</h1>{lead}'
         f'<p class="meta">{escape(lengths(evaluation))}</p><nav aria-label="Sections">{links}</nav></header>'

@@ -124,7 +124,7 @@ def _player(score: ScoreTick, title: str, kbps: int) -> str:
         sound = data_address(excerpt(score, kbps))
     except PartbookError as error:
         return f"<p>No player: {escape(str(error))}</p>"
-    return f'<audio controls preload="none" src="{sound}" aria-label="{escape(title)}, first 20 seconds"></audio>'
+    return f'<audio controls preload="metadata" src="{sound}" aria-label="{escape(title)}, first 20 seconds"></audio>'
 
 
 def excerpt(score: ScoreTick, kbps: int) -> bytes:

@@ -26,7 +26,7 @@ STYLE: Final = f"""
 @media (prefers-color-scheme: dark) {{
   :root {{
     --ink: #EFEAE0; --soft: #ADA79B; --rule: #423D36; --paper: #181613; --card: #23201C; --accent: #E79AA3;
-    --band: #37322A; --human: #857E71; --out: #3B2A1B; --far: #56351B; --outink: #F5B888; --good: #7FD6AE; --barline: #4B453B;
+    --band: #37322A; --human: #9B9384; --out: #3B2A1B; --far: #56351B; --outink: #F5B888; --good: #7FD6AE; --barline: #4B453B;
     {_variables(_COLOURS_IN_THE_DARK)}
   }}
 }}
@@ -57,7 +57,7 @@ svg text {{ fill: var(--soft); font-family: {SANS} }}
 .who {{ display: flex; align-items: baseline; font-weight: 600; line-height: 1.3 }}
 .who small {{ display: block; font-weight: 400; color: var(--soft); font-size: 13.5px }}
 .says {{ font-size: 15px; line-height: 1.35 }}
-.keys span {{ margin-right: 1.6em }} .keys svg {{ display: inline-block; width: 30px; height: 12px; vertical-align: -1px; margin-right: 6px }}
+.keys > span {{ margin-right: 1.6em; white-space: nowrap }} .keys svg {{ display: inline-block; width: 30px; height: 12px; vertical-align: -1px; margin-right: 6px }}
 .answers {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(330px, 1fr)); gap: 16px; margin: 22px 0 }}
 .answers .card {{ margin: 0 }}
 .answers .verdict {{ font: 700 19px/1.3 {SERIF}; margin: 0 0 8px }}
