@@ -19,15 +19,16 @@ from partbook.evaluation.reading import Reading
 from partbook.evaluation.wording import Scale, number
 
 AUC_AXIS: Final = (0.4, 1.0)  # a fair test lies at 0.5; below is chance
-_ROLL: Final = (600.0, 168.0)
+_ROLL: Final = (420.0, 150.0)
+_GUTTER: Final = 20.0  # for the names of the Cs
 _LEAST_RANGE: Final = 30  # semitones that a roll shows at least
 _MOST_NOTES: Final = 1200  # of a roll, so that its drawing stays under 15 kB
 _BINS: Final = 48
 _SMOOTHING: Final = 1.3  # bins
 _PANEL: Final = 300.0
-_NAMES: Final = 100.0  # width of a panel's row names
+_NAMES: Final = 104.0  # width of a panel's row names
 _ROW: Final = 21.0
-_LETTERS: Final = 16
+_LETTERS: Final = 15
 
 
 def colour(index: int) -> str:
@@ -54,22 +55,23 @@ def roll(piece: Reading, colours: str) -> str:
         return (high - pitch + 0.5) * row
 
     bars = "".join(f"M{_short(bar * across)} 0V{height:g}" for bar in piece.bars.tolist())
-    octaves = [pitch for pitch in range(low, high + 1) if pitch % 12 == 0]
+    octaves = [pitch for pitch in range(low + 1, high + 1) if pitch % 12 == 0]
     lines = "".join(f"M0 {_short(down(p) + row / 2)}H{width:g}" for p in octaves)
     names = "".join(
-        f'<text x="3" y="{_short(down(p) + row / 2 - 2)}" font-size="10">C{p // 12 - 1}</text>' for p in octaves
+        f'<text x="{3 - _GUTTER:g}" y="{_short(down(p) + row / 2 + 3)}" font-size="10">C{p // 12 - 1}</text>'
+        for p in octaves
     )
-    gap = 0.8  # so that a repeated note is two
+    gap = 0.6  # so that a repeated note is two
     notes = "".join(
-        f"M{_short(onset * across)} {_short(down(pitch))}h{_short(max(duration * across - gap, 0.9))}"
+        f"M{_short(onset * across)} {_short(down(pitch))}h{_short(max(duration * across - gap, 0.8))}"
         for onset, duration, pitch in zip(
             piece.onset.tolist(), piece.duration.tolist(), piece.pitch.tolist(), strict=True
         )
     )
     about = f"Piano roll of {piece.title or 'the piece'}: {len(piece)} notes in {len(piece.bars) - 1} bars."
     return (
-        f'<svg class="roll {colours}" viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{escape(about)}">'
-        f'<path class="octave" d="{lines}"/><path class="bars" d="{bars}"/>'
+        f'<svg class="roll {colours}" viewBox="{-_GUTTER:g} 0 {width + _GUTTER:g} {height:g}" role="img" '
+        f'aria-label="{escape(about)}"><path class="octave" d="{lines}"/><path class="bars" d="{bars}"/>'
         f'<path class="notes" stroke-width="{_short(max(row * 0.86, 1.6))}" d="{notes}"/>{names}</svg>'
     )
 

@@ -21,6 +21,8 @@ from partbook.evaluation.page_style import STYLE
 from partbook.evaluation.page_tables import measure_table, surprise_tables, whole_table
 from partbook.evaluation.results import Evaluation, Subject
 from partbook.evaluation.wording import (
+    answer,
+    begun,
     calibration,
     counted,
     findings,
@@ -34,7 +36,7 @@ from partbook.evaluation.wording import (
 
 PAGE: Final = "evaluation.html"
 DATA: Final = "evaluation.json"
-_POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; media-src data:; base-uri 'none'; form-action 'none'"  # one header
+_POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; media-src data:; base-uri 'none'; form-action 'none'"
 
 
 def write_page(evaluation: Evaluation, folder: Path, on_piece: Callable[[str], None] = lambda _: None) -> Path:
@@ -63,15 +65,15 @@ def page(evaluation: Evaluation, folder: Path, on_piece: Callable[[str], None] =
     pieces = gallery(evaluation, folder, on_piece)
     sections = [
         ("answer", "", _answer(evaluation)),
-        ("table", "Measure by measure", _measured(evaluation)),
-        ("whole", "As a whole", _whole(evaluation)),
-        ("nats", "How well it predicts what people wrote", surprises and _NATS + surprises),
-        ("drawn", "Beside the human works", _distributions(evaluation)),
-        ("pieces", "Look and listen", pieces and _PIECES + pieces),
-        ("definitions", "Every measure defined", _definitions()),
-        ("made", "How this page was made", _made(evaluation)),
+        ("measures", "Measure by measure", _measured(evaluation)),
+        ("sets", "Sets as a whole", _whole(evaluation)),
+        ("nats", "Nats a note: how well it predicts people", surprises and _NATS + surprises),
+        ("distributions", "Distributions beside the human ones", _distributions(evaluation)),
+        ("pieces", "Pieces to look at and play", pieces and _PIECES + pieces),
+        ("definitions", "Definitions and sources", _definitions()),
+        ("making", "How this page was made", _made(evaluation)),
     ]
-    links = "".join(f'<a href="#{name}">{escape(title)}</a>' for name, title, body in sections if body and title)
+    links = "".join(f'<a href="#{name}">{begun(name)}</a>' for name, title, body in sections if body and title)
     body = "\n".join(
         f'<section id="{name}">{f"<h2>{escape(title)}</h2>" if title else ""}{body}</section>'
         for name, title, body in sections
@@ -94,8 +96,8 @@ _NATS: Final = (
     "nothing.</p>"
 )
 _PIECES: Final = (
-    "<p>Rolls show what was measured: the first 64 quarters, a solid line a bar, a dashed line a C. Players hold the "
-    "first 20 seconds, played by one piano-like instrument where the piece names none. Suspicion: how sure the "
+    "<p>Rolls show what was measured: the first 64 quarters, a solid line a bar, a dashed line a C. Players hold 20 "
+    "seconds from the first note on. Suspicion: how sure the "
     "classifier on the measures is that no human wrote it, 0 to 1, by a model that has not seen the piece.</p>"
 )
 
@@ -109,9 +111,7 @@ def _head(evaluation: Evaluation, links: str) -> str:
     subject = main_subject(evaluation)
     lead = ""
     if subject is not None:
-        lead = (
-            f'<p class="lead"><b>{escape(subject.title)}.</b> {escape(verdict(subject))}. {escape(subject.about)}</p>'
-        )
+        lead = f'<p class="lead"><b>{escape(subject.title)}:</b> {escape(answer(subject, evaluation))}</p>'
     return (
         f'<header><div class="mark">Partbook</div><h1>Is it music?</h1>{lead}'
         f'<p class="meta">{escape(lengths(evaluation))}</p><nav aria-label="Sections">{links}</nav></header>'
@@ -153,7 +153,7 @@ def _row(index: int, subject: Subject) -> str:
         f'<div class="row {colour(index)}"><div class="who"><span class="dot"></span><span>{escape(subject.title)}'
         f"<small>{counted(comparison.pieces, 'piece')}</small></span></div>"
         f"{gauge(comparison.features, comparison.tokens, colour(index), subject.title)}"
-        f'<div class="says">{escape(verdict(subject))}</div></div>'
+        f'<div class="says">{escape(begun(verdict(subject)))}</div></div>'
     )
 
 
@@ -161,7 +161,7 @@ def _card(index: int, subject: Subject, evaluation: Evaluation) -> str:
     said = "".join(f"<li>{escape(sentence)}</li>" for sentence in findings(subject, evaluation))
     return (
         f'<article class="card {colour(index)}"><h3><span class="dot"></span>{escape(subject.title)}</h3>'
-        f'<p class="verdict">{escape(verdict(subject))}</p><ul>{said}</ul>'
+        f'<p class="verdict">{escape(begun(verdict(subject)))}</p><ul>{said}</ul>'
         f'<p class="note" style="margin:0">{escape(subject.about)}</p></article>'
     )
 
@@ -226,13 +226,7 @@ def _definitions() -> str:
         how = scale(measure)
         unit = {"%": "percent", "": "a number without unit"}.get(how.unit, how.unit)
         marks = [
-            *(
-                ["more is more like music"]
-                if measure.sense > 0
-                else ["less is more like music"]
-                if measure.sense
-                else []
-            ),
+            *{1: ["more is more like music"], -1: ["less is more like music"], 0: []}[measure.sense],
             *(["claims to measure how bars follow one another"] if measure.structural else []),
             *(["of the whole piece"] if measure.whole else []),
         ]

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 HEARD: Final = 20.0  # seconds of a piece that its player holds
 _RING: Final = 1.5  # seconds in which what then sounds fades
 _BUDGET: Final = 6_000_000  # bytes of all players together
-_RATES: Final = (96, 80, 64, 56, 48, 40, 32)  # kbit a second, mono
-_RATE: Final = 48_000  # Hz
+_RATES: Final = (80, 64, 56, 48, 40, 32)  # kbit a second, mono
+_RATE: Final = 32_000  # Hz: all that so few bits carry, and encoded in two thirds of the time
 _WHY: Final = {
     "worst": ("Worst", "The piece that the classifier on the measures is surest about."),
     "median": ("Median", "Half of the pieces look more human to the classifier, half less."),
@@ -91,10 +91,10 @@ def _card(piece: Shown, folder: Path, colours: str, kbps: int) -> str:
     bars, of = len(opening.bars) - 1, len(reading.bars) - 1
     seen = f"{counted(of, 'bar')}" if bars == of else f"the first {bars} of {counted(of, 'bar')}"
     tag, why = _WHY[piece.why]
-    label = f'<span class="tag {piece.why}" title="{escape(why)}">{tag}</span>' if tag else ""
+    label = f' <span class="tag {piece.why}" title="{escape(why)}">{tag}</span>' if tag else ""
     suspicion = "" if math.isnan(piece.suspicion) else f" suspicion {number(piece.suspicion)} ·"
     return (
-        f'<article class="piece">{label}<h4>{escape(piece.title)}</h4>'
+        f'<article class="piece"><h4>{escape(piece.title)}{label}</h4>'
         f"<p>{seen} ·{suspicion} {_length(reading.seconds)} · "
         f'<a href="{escape(quote(piece.midi.name))}">MIDI</a></p>'
         f"{roll(opening, colours)}{_player(score, piece.title, kbps)}</article>"
@@ -124,7 +124,7 @@ def _player(score: ScoreTick, title: str, kbps: int) -> str:
         sound = data_address(excerpt(score, kbps))
     except PartbookError as error:
         return f"<p>No player: {escape(str(error))}</p>"
-    return f'<audio controls preload="none" src="{sound}" aria-label="{escape(title)}, first 20 seconds"></audio>'
+    return f'<audio controls preload="metadata" src="{sound}" aria-label="{escape(title)}, first 20 seconds"></audio>'
 
 
 def excerpt(score: ScoreTick, kbps: int) -> bytes:

@@ -20,13 +20,13 @@ STYLE: Final = f"""
 :root {{
   color-scheme: light dark;
   --ink: #1D2433; --soft: #5B6475; --rule: #D9D3C7; --paper: #FBF8F2; --card: #FFFFFF; --accent: #7A1F2B;
-  --band: #ECE6D9; --human: #A9A292; --out: #FBEBD9; --far: #F6D3B5; --outink: #8A3B00; --good: #07613F; --barline: #E4DED1;
+  --band: #ECE6D9; --human: #A9A292; --out: #FBEBD9; --far: #F6D3B5; --outink: #8A3B00; --good: #07613F; --barline: #D8D0C0;
   {_variables(COLOURS)}
 }}
 @media (prefers-color-scheme: dark) {{
   :root {{
     --ink: #EFEAE0; --soft: #ADA79B; --rule: #423D36; --paper: #181613; --card: #23201C; --accent: #E79AA3;
-    --band: #37322A; --human: #857E71; --out: #3B2A1B; --far: #56351B; --outink: #F5B888; --good: #7FD6AE; --barline: #37322B;
+    --band: #37322A; --human: #9B9384; --out: #3B2A1B; --far: #56351B; --outink: #F5B888; --good: #7FD6AE; --barline: #4B453B;
     {_variables(_COLOURS_IN_THE_DARK)}
   }}
 }}
@@ -51,25 +51,25 @@ svg {{ display: block; width: 100%; height: auto }}
 svg text {{ fill: var(--soft); font-family: {SANS} }}
 .dot {{ display: inline-block; width: .72em; height: .72em; border-radius: 50%; background: var(--c); margin-right: .5em; flex: none }}
 {" ".join(f".c{i} {{ --c: var(--c{i}) }}" for i in range(len(COLOURS)))}
-.row {{ display: grid; grid-template-columns: minmax(150px, 230px) minmax(0, 1fr) 250px; gap: 0 24px; align-items: center; padding: 9px 0; border-bottom: 1px solid var(--rule) }}
+.row {{ display: grid; grid-template-columns: minmax(150px, 230px) minmax(0, 1fr) 300px; gap: 0 24px; align-items: center; padding: 9px 0; border-bottom: 1px solid var(--rule) }}
 .row:last-of-type {{ border-bottom: 0 }}
 .row.axis {{ padding: 0; color: var(--soft); font-size: 13.5px; align-items: end }}
 .who {{ display: flex; align-items: baseline; font-weight: 600; line-height: 1.3 }}
 .who small {{ display: block; font-weight: 400; color: var(--soft); font-size: 13.5px }}
 .says {{ font-size: 15px; line-height: 1.35 }}
-.keys span {{ margin-right: 1.6em }} .keys svg {{ display: inline-block; width: 30px; height: 12px; vertical-align: -1px; margin-right: 6px }}
+.keys > span {{ margin-right: 1.6em; white-space: nowrap }} .keys svg {{ display: inline-block; width: 30px; height: 12px; vertical-align: -1px; margin-right: 6px }}
 .answers {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(330px, 1fr)); gap: 16px; margin: 22px 0 }}
 .answers .card {{ margin: 0 }}
 .answers .verdict {{ font: 700 19px/1.3 {SERIF}; margin: 0 0 8px }}
 .answers ul {{ margin: 0; padding: 0; list-style: none; font-size: 15px; line-height: 1.5 }} .answers li {{ margin: 0 0 8px }}
 .answers h3 {{ font: 600 15px/1.4 {SANS}; margin: 0 0 2px; display: flex; align-items: baseline }}
-.scroll {{ overflow: auto; margin: 14px 0 8px; background: var(--card); border: 1px solid var(--rule); border-radius: 12px; max-width: 100% }}
+.scroll {{ position: relative; overflow: auto; margin: 14px 0 8px; background: var(--card); border: 1px solid var(--rule); border-radius: 12px; max-width: 100% }}
 .scroll.tall {{ max-height: 86vh }}
-table {{ border-collapse: separate; border-spacing: 0; width: 100%; font-size: 15px; line-height: 1.35 }}
+table {{ border-collapse: separate; border-spacing: 0; width: 100%; min-width: calc(210px + var(--n) * 108px); table-layout: fixed; font-size: 15px; line-height: 1.35 }}
 caption {{ text-align: left; padding: 12px 14px 4px }}
 th, td {{ padding: 8px 10px; text-align: right; vertical-align: top; border-bottom: 1px solid var(--rule); font-variant-numeric: tabular-nums; white-space: nowrap }}
-thead th {{ position: sticky; top: 0; z-index: 2; background: var(--card); font-size: 13.5px; line-height: 1.25; vertical-align: bottom; white-space: normal; border-bottom: 2px solid var(--ink); min-width: 104px }}
-tbody th, thead th:first-child {{ position: sticky; left: 0; text-align: left; white-space: normal; font-weight: 600; background: var(--card); min-width: 190px; width: 210px; border-right: 1px solid var(--rule) }}
+thead th {{ position: sticky; top: 0; z-index: 2; background: var(--card); font-size: 13.5px; line-height: 1.25; vertical-align: bottom; white-space: normal; text-wrap: balance; border-bottom: 2px solid var(--ink) }}
+tbody th, thead th:first-child {{ position: sticky; left: 0; text-align: left; white-space: normal; font-weight: 600; background: var(--card); width: 210px; border-right: 1px solid var(--rule) }}
 tbody th {{ z-index: 1 }} thead th:first-child {{ z-index: 3 }}
 tbody tr:last-child > * {{ border-bottom: 0 }}
 tr.group th {{ font: 700 17px/1.3 {SERIF}; background: var(--paper); padding-top: 16px; border-right: 0 }}
@@ -94,13 +94,13 @@ td.out b, td.far b {{ color: var(--outink) }}
 .keys .reach, .keys .mark-a, .keys .mark-b {{ --c: var(--ink) }}
 .pieces {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(340px, 1fr)); gap: 16px; margin: 14px 0 34px }}
 .piece {{ margin: 0; background: var(--card); border: 1px solid var(--rule); border-radius: 14px; padding: 14px 16px; min-width: 0; display: flex; flex-direction: column }}
-.piece h4 {{ margin: 0; font: 600 15.5px/1.35 {SANS}; overflow-wrap: anywhere }}
-.piece .tag {{ align-self: flex-start; font-size: 12.5px; font-weight: 700; letter-spacing: .03em; padding: 1px 9px; border-radius: 99px; margin-bottom: 5px; background: var(--band); color: var(--ink) }}
+.piece h4 {{ margin: 0; display: flex; justify-content: space-between; gap: 10px; align-items: baseline; font: 600 15.5px/1.35 {SANS}; overflow-wrap: anywhere }}
+.piece .tag {{ font-size: 12.5px; font-weight: 700; letter-spacing: .03em; padding: 1px 9px; border-radius: 99px; flex: none; background: var(--band); color: var(--ink) }}
 .piece .tag.worst {{ background: var(--far); color: var(--outink) }}
 .piece p {{ margin: 4px 0 8px; font-size: 13.5px; line-height: 1.45; color: var(--soft) }}
-.piece .roll {{ margin: auto 0 8px }}
+.piece .roll {{ margin: auto 0 10px }}
 .piece audio {{ width: 100%; height: 40px; display: block }}
-.bars {{ stroke: var(--barline); stroke-width: 1; fill: none }} .octave {{ stroke: var(--barline); stroke-width: .6; stroke-dasharray: 2 3 }}
+.bars {{ stroke: var(--barline); stroke-width: .8; fill: none }} .octave {{ stroke: var(--barline); stroke-width: .6; stroke-dasharray: 2 3 }}
 .notes {{ stroke: var(--c); fill: none }}
 details {{ margin: 14px 0 }} summary {{ cursor: pointer; color: var(--accent); font-weight: 600; width: max-content; max-width: 100%; border-radius: 4px }}
 dl.measures dt {{ font-weight: 700; margin-top: 14px }} dl.measures dd {{ margin: 2px 0 0; max-width: 84ch; font-size: 15px }}
@@ -115,8 +115,9 @@ footer {{ padding-top: 40px; padding-bottom: 60px; color: var(--soft); font-size
   .row {{ grid-template-columns: 1fr; gap: 3px }} .row.axis {{ display: none }} .says {{ color: var(--soft) }}
   .answers, .pieces {{ grid-template-columns: 1fr }}
   table {{ font-size: 14px }} th, td {{ padding: 7px 8px }}
-  tbody th, thead th:first-child {{ min-width: 118px; width: 118px; font-size: 13px; overflow-wrap: anywhere; hyphens: auto }}
-  thead th {{ min-width: 92px }}
+  table {{ min-width: calc(124px + var(--n) * 104px) }}
+  tbody th, thead th:first-child {{ width: 124px; font-size: 13px; overflow-wrap: anywhere; hyphens: auto }}
+  nav {{ gap: 2px 16px; font-size: 15px }}
   dl.facts {{ grid-template-columns: 1fr; gap: 0 }} dl.facts dd {{ margin-bottom: 8px }}
 }}
 @media print {{

@@ -92,14 +92,18 @@ def whole_table(evaluation: Evaluation) -> str:
         ("Two-sample test, measures", "AUC; .5 cannot be told, 1 always", lambda c: _estimate(c.features)),
         ("Two-sample test, tokens", "AUC", lambda c: _estimate(c.tokens)),
         ("n-gram precision", "of melodies against the human works, 0–1", lambda c: _estimate(c.precision)),
-        ("Run shared with human works", "notes, median; longest of all", lambda c: _run(c.heldout_run, c.heldout_longest)),
+        (
+            "Run shared with human works",
+            "notes, median; longest of all",
+            lambda c: _run(c.heldout_run, c.heldout_longest),
+        ),
         (
             "Run shared with training",
             "notes, median; longest of all",
             lambda c: _run(c.training_run, c.training_longest),
         ),
     ]  # fmt: skip
-    rows = [_group("Told apart, and near to what exists", len(columns))]
+    rows = [_group("Likeness", len(columns))]
     rows += [
         f"<tr>{_head(title, unit)}{''.join(cell(s.comparison) for _, s in columns if s.comparison)}</tr>"
         for title, unit, cell in compared
@@ -166,14 +170,14 @@ def surprise_tables(evaluation: Evaluation) -> str:
         "Nats a note on held-out human works, with 95 % intervals over works; under it nats a token and perplexity. "
         "Less is better; ≤ marks an upper bound.",
         "Collection",
-        _heads(columns),
+        _heads(columns, pieces=False),
         rows(_nats),
     )
     second = _table(
         "Nats a note on bars that repeat an earlier bar of the model's own window verbatim, and on all others. A model "
         "that hears repetition is far less surprised by the former.",
         "Collection",
-        _heads(columns),
+        _heads(columns, pieces=False),
         rows(_repeated),
     )
     return f"{first}{second}"
@@ -187,11 +191,11 @@ def _nats(surprise: Surprise) -> str:
     if math.isnan(surprise.per_note.value):
         return f"<td>{DASH}</td>"
     bound = "≤ " * surprise.bound
-    note, token = surprise.per_note, surprise.per_token
+    note, token, many = surprise.per_note, surprise.per_token, surprise.perplexity
     return (
         f"<td><b>{bound}{number(note.value)}</b><small>{interval(note.low, note.high)}</small>"
-        f"<small>token {bound}{number(token.value, 3)}</small>"
-        f"<small>perplexity {bound}{number(surprise.perplexity.value)}</small></td>"
+        f"<small>token {bound}{number(token.value)}, {interval(token.low, token.high)}</small>"
+        f"<small>perpl. {bound}{number(many.value)}, {interval(many.low, many.high)}</small></td>"
     )
 
 
@@ -252,16 +256,12 @@ def _head(title: str, unit: str) -> str:
     return f'<th scope="row">{escape(title)}{below}</th>'
 
 
-def _heads(columns: Columns) -> str:
+def _heads(columns: Columns, *, pieces: bool = True) -> str:
     return "".join(
         f'<th scope="col" class="{colour(i)}"><span class="dot"></span>{escape(s.title)}'
-        f"<small>{_pieces(s)}</small></th>"
+        + (f"<small>{counted(s.comparison.pieces, 'piece')}</small></th>" if pieces and s.comparison else "</th>")
         for i, s in columns
     )
-
-
-def _pieces(subject: Subject) -> str:
-    return counted(subject.comparison.pieces, "piece") if subject.comparison else "no pieces"
 
 
 def _table(caption: str, corner: str, heads: str, rows: Iterable[str], *, tall: bool = False) -> str:
@@ -269,6 +269,6 @@ def _table(caption: str, corner: str, heads: str, rows: Iterable[str], *, tall: 
     first = f'<th scope="col">{escape(corner)}</th>'
     return (
         f'<p class="note">{escape(caption)}</p><div class="scroll{" tall" * tall}" role="region" tabindex="0" '
-        f'aria-label="{escape(name)}"><table><thead><tr>{first}{heads}</tr></thead>'
+        f'aria-label="{escape(name)}"><table style="--n:{heads.count("<th")}"><thead><tr>{first}{heads}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table></div>"
     )

@@ -19,6 +19,8 @@ _MINUS: Final = "−"
 _SPACE: Final = "\N{NO-BREAK SPACE}"
 _TOLERANCE: Final = 1e-9  # as when pieces are counted as inside the band
 
+_UNSURE: Final = 0.75  # an interval from chance to beyond this says little
+
 Side = Literal["above", "below", ""]
 
 
@@ -172,6 +174,8 @@ def verdict(subject: Subject) -> str:
     if test is None:
         return "too few pieces for a test" if subject.comparison is not None else "no pieces here"
     if test.low <= 0.5:
+        if test.high > _UNSURE:
+            return "is not told from human works, but by too few pieces to be sure"
         return "cannot be told from human works"
     for bound, words in (
         (0.65, "can hardly be told from human works"),
@@ -200,8 +204,8 @@ def findings(subject: Subject, evaluation: Evaluation) -> list[str]:
     inside, of = medians_inside(subject, evaluation)
     if of:
         sentences.append(
-            f"{inside} of {counted(of, 'measure')} {'have' if inside != 1 else 'has'} a median where eight in ten human "
-            "works lie."
+            f"{inside} of {counted(of, 'measure')} {'have' if inside != 1 else 'has'} a median where eight in ten "
+            "human works lie."
         )
     sentences += [
         text
@@ -219,17 +223,13 @@ def findings(subject: Subject, evaluation: Evaluation) -> list[str]:
 
 def _told(features: Estimate, tokens: Estimate, pieces: int) -> str:
     parts = [
-        f"by {what} {_times(test)}"
+        f"{number(100 * test.value, 0)} times in 100 by {what} ({interval(100 * test.low, 100 * test.high, 0)})"
         for what, test in (("its measures", features), ("its notes", tokens))
         if not math.isnan(test.value)
     ]
     if not parts:
         return f"There are too few pieces for a two-sample test ({counted(pieces, 'piece')})."
-    return f"Beside a human work it is told {', '.join(parts)} in 100; guessing is right 50 times."
-
-
-def _times(test: Estimate) -> str:
-    return f"{number(100 * test.value, 0)} times ({interval(100 * test.low, 100 * test.high, 0)})"
+    return f"Put beside a human work, it is picked out {' and '.join(parts)}; guessing is right 50 times."
 
 
 def _beside(subject: Subject, evaluation: Evaluation, name: str, words: str) -> str:
@@ -267,18 +267,13 @@ def label_of(measure: Measure) -> str:
 
 def calibration(evaluation: Evaluation) -> str:
     """What the test says where the answer is known: human works against human works, noise against human works."""
-    human, noise = (
-        [(s, plainest(s)) for s in evaluation.subjects if s.kind == kind and plainest(s)] for kind in ("human", "noise")
-    )
     parts = [
-        f"{subject.title} {'score' if kind == 'human' else 'reach'} {estimate(test)}"
-        for kind, found in (("human", human), ("noise", noise))
-        for subject, test in found
-        if test is not None
+        f"{s.title}: {estimate(s.comparison.features)} by measures, {estimate(s.comparison.tokens)} by tokens"
+        for kind in ("human", "noise")
+        for s in evaluation.subjects
+        if s.kind == kind and s.comparison is not None and plainest(s)
     ]
-    if not parts:
-        return ""
-    return "Where the answer is known: " + "; ".join(parts) + "."
+    return f"Where the answer is known. {'. '.join(parts)}." if parts else ""
 
 
 def lengths(evaluation: Evaluation) -> str:
@@ -288,13 +283,13 @@ def lengths(evaluation: Evaluation) -> str:
         f"{counted(sum(sets), 'piece')} in {counted(len(sets), 'set')} are held against" if sets else "Held against are"
     )
     return (
-        f"{held} {counted(evaluation.works, 'work')} by people: {evaluation.reference}. All that is drawn is drawn from "
-        f"one seed, {evaluation.seed}; intervals are 95 %, over pieces."
+        f"{held} {counted(evaluation.works, 'work')} by people: {evaluation.reference}. All that is drawn is drawn "
+        f"from one seed, {evaluation.seed}; intervals are 95 %, over pieces."
     )
 
 
 def answer(subject: Subject, evaluation: Evaluation) -> str:
-    """The answer for one subject as two or three sentences that follow its name."""
+    """The answer for one subject as sentences that follow its name and a colon."""
     said = findings(subject, evaluation)
     return " ".join([f"{verdict(subject)}.", *said[: 3 if subject.comparison else 1]])
 
