@@ -66,6 +66,11 @@ COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
         "simulation",
         "Attack a federation, and hold what is found against its claim.",
     ),
+    "corpus": (
+        "partbook.corpus.cli:app",
+        "simulation",
+        "Public works and their pools: show them, or write a pool as MIDI files.",
+    ),
     "base": ("partbook.simulation.cli:base", "simulation", "Reproduce the public base model and tokeniser."),
 }
 
