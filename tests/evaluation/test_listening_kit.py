@@ -18,9 +18,10 @@ from typer.testing import CliRunner
 
 from partbook.errors import ConfigError, InputError
 from partbook.evaluation.listening.cli import app
-from partbook.evaluation.listening.clips import Playing, files_in, gather, levelled, prepared
+from partbook.evaluation.listening.clips import files_in, gather, levelled
 from partbook.evaluation.listening.kit import Wanted, make, steps
 from partbook.evaluation.listening.page import Wording, page
+from partbook.evaluation.listening.scores import Playing
 from partbook.evaluation.listening.trials import KINDS, read_key
 from partbook.simulation import palette
 from partbook.simulation.diagram import SANS, SERIF
@@ -183,22 +184,6 @@ def test_the_page_looks_like_the_house() -> None:
         assert colour in html
     assert SERIF in html
     assert SANS in html
-
-
-def test_scores_are_played_on_one_instrument_without_drums_and_no_further_than_heard() -> None:
-    score = score_of([60 + i % 12 for i in range(200)])
-    drums = Track(program=0, is_drum=True, name="")
-    drums.notes.append(Note(0, 100, 36, 100))
-    score.tracks.append(drums)
-    ready = prepared(score, Playing(0, even=True), 4.0)
-    (track,) = ready.tracks
-    assert track.program == 0
-    assert {note.velocity for note in track.notes} == {80}
-    assert max(note.time for note in track.notes) == 20 * 240, "5 s at 120 a minute, 4 of them heard"
-    assert len(score.tracks[0].notes) == 200, "the score itself stays as it was"
-    as_written = prepared(score, Playing(None))
-    assert [track.program for track in as_written.tracks] == [40, 0]
-    assert as_written.tracks[0].notes[0].velocity == 90
 
 
 def test_midi_becomes_clips(tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ from partbook.errors import ConfigError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from partbook.evaluation.listening.clips import Playing
     from partbook.evaluation.listening.kit import Made, Wanted
+    from partbook.evaluation.listening.scores import Playing
     from partbook.evaluation.listening.scoring import Scores
 
 _HELP = "Make a blind listening test out of two folders, and score what listeners send back."
@@ -65,9 +65,10 @@ def make(
         trials=trials, seed=seed, seconds=seconds, hear=min(hear, seconds), name=name, question=question,
         playing=_playing(instrument, dynamics), begin=begin,  # type: ignore[arg-type]
     )  # fmt: skip
+    console = Console(stderr=True)
     progress = Progress(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-        console=Console(stderr=True), transient=True,
+        console=console, transient=True, disable=not console.is_terminal,
     )  # fmt: skip
     with progress:
         task = progress.add_task("cutting clips", total=steps(want))
@@ -79,7 +80,7 @@ def make(
 
 
 def _playing(instrument: str, dynamics: str) -> Playing:
-    from partbook.evaluation.listening.clips import PIANO, Playing
+    from partbook.evaluation.listening.scores import PIANO, Playing
 
     if dynamics not in ("as-written", "even"):
         raise ConfigError(f"--dynamics is {dynamics!r}; it is as-written or even.")

@@ -10,17 +10,15 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from partbook.errors import AudioTooShort, InputError, ScoreError, SilentAudio, UnreadableAudio
+from partbook.errors import AudioTooShort, InputError, SilentAudio, UnreadableAudio
+from partbook.evaluation.listening.scores import Playing, played
 from partbook.music.decode import PEAK_CEILING, Audio, loudness, read_audio
 from partbook.music.encoding import mp3
-
-if TYPE_CHECKING:
-    from symusic.core import ScoreTick
 
 MIDI_SUFFIXES: Final = frozenset({".mid", ".midi"})
 AUDIO_SUFFIXES: Final = frozenset({".wav", ".flac", ".mp3", ".ogg", ".aif", ".aiff"})
@@ -30,24 +28,9 @@ SOFTEST: Final = -32.0  # LUFS; what must be softer not to clip is left out
 LEAD: Final = 0.05  # seconds before the first sound
 FADE_IN, FADE_OUT = 0.03, 0.6  # seconds
 KBPS: Final = {1: 80, 2: 128}  # by channels
-EVEN_VELOCITY: Final = 80
-PIANO: Final = 0  # General MIDI
 _AUDIBLE: Final = 1e-3  # of the peak; -60 dB
 
 Begin = Literal["start", "anywhere"]
-
-
-@dataclass(frozen=True, slots=True)
-class Playing:
-    """How scores are played.
-
-    Attributes:
-        program: General MIDI program of every track, drums left out; None as written.
-        even: whether every note has one velocity, for where only one side's scores carry dynamics.
-    """
-
-    program: int | None = PIANO
-    even: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +159,7 @@ def _sha256(path: Path) -> str:
 def _excerpt(path: Path, name: str, digest: str, seconds: float, playing: Playing, share: float) -> Excerpt:
     scored = path.suffix.lower() in MIDI_SUFFIXES
     if scored:
-        samples, rate = _played(path, playing, None if share else seconds)
+        samples, rate, begins = played(path, playing, seconds, share)
     else:
         audio = read_audio(path, min_seconds=0.0)
         samples, rate = audio.samples, audio.sample_rate
@@ -184,63 +167,16 @@ def _excerpt(path: Path, name: str, digest: str, seconds: float, playing: Playin
     frames = round(seconds * rate)
     if len(samples) < frames:
         raise AudioTooShort(f"{path} sounds for {len(samples) / rate:.1f} s of the {seconds:g} s a clip lasts.")
-    begins = int(share * (len(samples) - frames))
-    cut = np.ascontiguousarray(samples[begins : begins + frames])
+    first = 0 if scored else int(share * (len(samples) - frames))
+    if not scored:
+        begins = first / rate
+    cut = np.ascontiguousarray(samples[first : first + frames])
     if _limit(cut, rate) < SOFTEST:
         raise UnreadableAudio(
             f"{path} has single peaks so far above the rest that it cannot be as loud as the others without clipping; "
             "leave it out, or remove the clicks."
         )
-    return Excerpt(name, digest, round(begins / rate, 3), cut, rate, scored)
-
-
-def _played(path: Path, playing: Playing, seconds: float | None) -> tuple[NDArray[np.float32], int]:
-    from symusic.core import ScoreTick
-
-    from partbook.music.rendering import render
-
-    try:
-        score = ScoreTick.from_file(path)
-    except (RuntimeError, ValueError, OSError) as error:
-        raise ScoreError(f"{path} is not MIDI that can be read ({error}); export it again.") from error
-    try:
-        sound = render(prepared(score, playing, seconds))
-    except ScoreError as error:
-        raise ScoreError(f"{path}: {error}") from error
-    return sound.samples, sound.sample_rate
-
-
-def prepared(score: ScoreTick, playing: Playing, seconds: float | None = None) -> ScoreTick:
-    """A copy of a score as it is to be played: its instruments, its velocities, and no more of it than is heard.
-
-    Args:
-        score: as written.
-        playing: see `Playing`.
-        seconds: how long a clip from its first note on is, or None for all of it.
-    """
-    copy = score.copy()
-    last = None if seconds is None else _last_tick(score, seconds + 1.0)
-    for track in copy.tracks:
-        if last is not None:
-            track.notes = type(track.notes)([note for note in track.notes if note.time <= last])
-        if playing.program is not None:
-            track.program = playing.program
-        if playing.even:
-            for note in track.notes:
-                note.velocity = EVEN_VELOCITY
-    if playing.program is not None:
-        copy.tracks = type(copy.tracks)([track for track in copy.tracks if not track.is_drum])
-    return copy
-
-
-def _last_tick(score: ScoreTick, seconds: float) -> int | None:
-    """The last tick at which a note begins within so many seconds of the first."""
-    ticks = [note.time for track in score.tracks for note in track.notes]
-    if not ticks:
-        return None
-    in_seconds: Any = score.to("Second")
-    times = np.array([note.time for track in in_seconds.tracks for note in track.notes])
-    return int(np.array(ticks)[times <= times.min() + seconds].max())
+    return Excerpt(name, digest, round(begins, 3), cut, rate, scored)
 
 
 def _narrow(samples: NDArray[np.float32]) -> NDArray[np.float32]:

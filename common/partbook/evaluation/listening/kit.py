@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Final
 
 from partbook.errors import ConfigError, InputError
-from partbook.evaluation.listening.clips import Begin, Excerpt, Gathered, Playing, gather, levelled
+from partbook.evaluation.listening.clips import Begin, Excerpt, Gathered, gather, levelled
 from partbook.evaluation.listening.page import Wording, kit_id, page
+from partbook.evaluation.listening.scores import Playing
 from partbook.evaluation.listening.trials import CHOICES, KINDS, QUESTIONS, Key, Kind, Source, Trial, laid_out, wanted
 
 PAGE, README, KEY, SEND = "listen.html", "README.txt", "key.json", "send"
