@@ -35,7 +35,7 @@ class Impatient(Silent):
 
     def step(self, what: str) -> None:
         super().step(what)
-        if sum("nats" in step for step in self.steps) >= self._after:
+        if sum("nats" in step for step in self.steps if "step" not in step) >= self._after:
             raise Stopped
 
 

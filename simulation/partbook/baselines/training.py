@@ -62,6 +62,9 @@ class Watcher(Protocol):
     def step(self, what: str) -> None:
         """One step is done."""
 
+    def note(self, text: str) -> None:
+        """Something to be read later."""
+
 
 @dataclass(frozen=True, slots=True)
 class Order:
@@ -284,6 +287,7 @@ def _descend(order: Order, tokens: TokenCorpus, out: Path, watcher: Watcher) -> 
             temporary = out / f"{UNFINISHED}.part"
             torch.save({**state, "step": step + 1, "losses": losses}, temporary)
             temporary.replace(out / UNFINISHED)
+            watcher.note(f"step {step + 1}: {np.mean(losses[-_KEEP_EVERY:]):.4f} nats/token")
     half = {name: tensor.to(torch.float16).contiguous() for name, tensor in network.state_dict().items()}
     write_json(out / CONFIG, asdict(network.config))
     temporary = out / f"{WEIGHTS}.part"
