@@ -71,6 +71,11 @@ COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
         "simulation",
         "Train and score the models that the generator is held against.",
     ),
+    "corpus": (
+        "partbook.corpus.cli:app",
+        "simulation",
+        "Public works and their pools: show them, or write a pool as MIDI files.",
+    ),
     "base": ("partbook.simulation.cli:base", "simulation", "Reproduce the public base model and tokeniser."),
 }
 

@@ -46,6 +46,7 @@ STRETCH: Final = 32  # eighths of the line that is written in longer notes: four
 AGREEMENT: Final = 0.8  # share of them with one pitch
 MOVES: Final = 10  # changes of pitch in a stretch; a drone agrees with every drone
 _EIGHTH: Final = 0.5
+_NEAR: Final = 8.0  # quarters; two places that lie so near one another see the same stretches
 
 Tune = tuple[Melody, ...]  # all melodies of a work; none where it cannot be read
 
@@ -201,14 +202,15 @@ class _Views:
 
 def _agreement(a: _Line, b: _Line) -> float:
     _, in_a, in_b = np.intersect1d(a.ngrams, b.ngrams, assume_unique=True, return_indices=True)
-    best, tried = 0.0, set()
+    best = 0.0
+    tried: set[tuple[float, int, float, int]] = set()
     for at_a, at_b in zip(a.place[in_a].tolist(), b.place[in_b].tolist(), strict=True):
         start_a, start_b = float(a.notes.onset[at_a]), float(b.notes.onset[at_b])
         span_a = float(a.notes.onset[at_a + LENGTH]) - start_a
         span_b = float(b.notes.onset[at_b + LENGTH]) - start_b
         speed = 2.0 ** min(max(round(math.log2(span_a / span_b)), -2), 2)  # quarters of a in one of b
         higher = int(a.notes.pitch[at_a] - b.notes.pitch[at_b])
-        where = (speed, higher, round(start_a - speed * start_b, 2))
+        where = (speed, higher, round(start_a - speed * start_b, 2), int(start_a / _NEAR))
         if where in tried:
             continue
         tried.add(where)
@@ -219,11 +221,11 @@ def _agreement(a: _Line, b: _Line) -> float:
 
 
 def _laid_over(a: Melody, start_a: float, b: Melody, start_b: float, speed: float, higher: int) -> float:
-    """The best stretch's share of eighths with one pitch, where `a` at `start_a` is `b` at `start_b`."""
-    step_a = _EIGHTH * min(speed, 1.0)
+    """The best share of eighths with one pitch, of stretches around where `a` at `start_a` is `b` at `start_b`."""
+    step_a = float(_EIGHTH * min(speed, 1.0))
     step_b = step_a / speed
-    before = min((start_a - a.onset[0]) / step_a, (start_b - b.onset[0]) / step_b)
-    after = min((a.onset[-1] - start_a) / step_a, (b.onset[-1] - start_b) / step_b)
+    before = min((start_a - a.onset[0]) / step_a, (start_b - b.onset[0]) / step_b, STRETCH)
+    after = min((a.onset[-1] - start_a) / step_a, (b.onset[-1] - start_b) / step_b, STRETCH)
     time = np.arange(-int(before), int(after) + 1)
     if len(time) < STRETCH:
         return 0.0

@@ -2,8 +2,8 @@
 
 Four collections of music21's corpus (`partbook.simulation.collections`) are always there, and so are its copies of
 Aird's airs (1778 to 1801). Folders of MIDI files join them: a folder of files is one collection, a folder of folders
-is one collection a folder. A joined collection has no `label` pool: nobody plays it in the demo. Its families are dealt by a
-hash, one in ten to `heldout` and the rest to `base`, except that
+is one collection a folder. A joined collection has no `label` pool: nobody plays it in the demo. Its families are dealt
+by a hash, one in ten to `heldout` and the rest to `base`, except that
 
 - a family with a member in a label's or the held-out pool of the four stays out altogether,
 - a family with a member in the four's `base` goes to `base`,

@@ -191,7 +191,9 @@ def split(name: str) -> dict[Pool, tuple[Work, ...]]:
     heard = {_family(work) for c in COLLECTIONS for work in _by_title(c.name)[0]}
     before = itertools.takewhile(lambda c: c.name != name, COLLECTIONS)
     elsewhere = {_family(work) for c in before for group in _by_title(c.name)[1] for work in group}
-    fresh = [[work for work in group if _family(work) not in heard | elsewhere] for group in withheld]
+    fresh = [
+        [work for work in group if _family(work) not in heard and _family(work) not in elsewhere] for group in withheld
+    ]
     pools: dict[Pool, list[Work]] = {"heldout": [], "label": [], "base": list(base)}
     for tied in _tied(fresh):
         pools["heldout" if len(pools["heldout"]) < collection.heldout else "label"].extend(tied)
@@ -200,7 +202,7 @@ def split(name: str) -> dict[Pool, tuple[Work, ...]]:
 
 @functools.lru_cache
 def _by_title(name: str) -> tuple[tuple[Work, ...], tuple[tuple[Work, ...], ...]]:
-    """The base works of a collection, and its withheld works by title; what a collection before withholds is in none."""
+    """The base works of a collection, and its withheld works by title; what one before withholds is in neither."""
     groups: dict[str, list[Work]] = {}
     for work in works(name):
         groups.setdefault(_tune_name(work), []).append(work)
@@ -227,15 +229,19 @@ def _by_title(name: str) -> tuple[tuple[Work, ...], tuple[tuple[Work, ...], ...]
 def _tied(groups: Iterable[Sequence[Work]]) -> list[list[Work]]:
     """Groups that share a family as one, in the order of the first of them; empty ones are gone."""
     found: list[list[Work]] = []
+    place: dict[str, int] = {}  # by family, which of `found` it is in
     for group in groups:
         families = {_family(work) for work in group}
-        same = [other for other in found if families & {_family(work) for work in other}]
+        same = sorted({place[family] for family in families if family in place})
+        into = same[0] if same else len(found)
         if not same:
-            found.append(list(group))
-            continue
-        same[0].extend([*(work for other in same[1:] for work in other), *group])
-        found = [other for other in found if not any(other is gone for gone in same[1:])]
-    return [group for group in found if group]
+            found.append([])
+        for other in same[1:]:
+            found[into].extend(found[other])
+            found[other] = []
+        found[into].extend(group)
+        place.update({_family(work): into for work in found[into]})
+    return [tied for tied in found if tied]
 
 
 def _family(work: Work) -> str:

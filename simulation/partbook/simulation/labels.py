@@ -14,13 +14,16 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from symusic.core import ScoreTick
 
 from partbook.errors import ScoreError
 from partbook.simulation.collections import Collection, Pool, Work, split
+
+if TYPE_CHECKING:
+    from partbook.music.mastering import Sound
 
 SHORTEST: Final = 12.0  # seconds; shorter works are passed over
 RECIPE: Final = "4"  # changes whenever the same work would sound different
@@ -95,25 +98,40 @@ def _is_done(take: Take) -> bool:
 
 
 def _play(take: Take) -> bool:
+    from partbook.music.rendering import write_flac
+
+    try:
+        sound = played(take.work.score(take.program), take.work.key, take.seconds)
+    except ScoreError:
+        return False
+    if sound is None:
+        return False
+    take.path.parent.mkdir(parents=True, exist_ok=True)
+    write_flac(take.path, sound)
+    take.path.with_suffix(".take").write_text(_stamp(take))
+    return True
+
+
+def played(score: ScoreTick, key: str, seconds: float) -> Sound | None:
+    """The beginning of a score as a person might play it, levelled; None where it is shorter than `SHORTEST`.
+
+    Args:
+        score: in ticks, on the instrument that it is played on.
+        key: the work's identifier; the same work is always played alike.
+        seconds: how much of it, from the beginning, cut at the end of a beat.
+    """
     from partbook.music.mastering import Sound
-    from partbook.music.rendering import SAMPLE_RATE, synthesise, write_flac
+    from partbook.music.rendering import SAMPLE_RATE, synthesise
     from partbook.music.tokens import notes_of
     from partbook.simulation.performance import perform
 
-    try:
-        score = take.work.score(take.program)
-    except ScoreError:
-        return False
-    key = int.from_bytes(hashlib.sha256(take.work.key.encode()).digest()[:8], "little")
-    score = perform(excerpt(score, take.seconds), np.random.Generator(np.random.Philox(key)))
+    seed = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "little")
+    score = perform(excerpt(score, seconds), np.random.Generator(np.random.Philox(seed)))
     if notes_of(score).onset.max() < SHORTEST:
-        return False
+        return None
     sound = synthesise(score)
     peak = float(np.abs(sound).max(initial=0.0))
-    take.path.parent.mkdir(parents=True, exist_ok=True)
-    write_flac(take.path, Sound((sound * (0.7 / max(peak, 1e-6))).astype(np.float32), SAMPLE_RATE))
-    take.path.with_suffix(".take").write_text(_stamp(take))
-    return True
+    return Sound((sound * (0.7 / max(peak, 1e-6))).astype(np.float32), SAMPLE_RATE)
 
 
 def excerpt(score: ScoreTick, seconds: float) -> ScoreTick:
