@@ -46,3 +46,12 @@ def test_score_shows_a_table_for_each_collection(library) -> None:
 def test_what_is_no_model_is_said_before_anything_is_read(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="is no model"):
         CliRunner().invoke(app, ["score", str(tmp_path)], catch_exceptions=False)
+
+
+def test_a_model_that_knows_a_held_out_work_is_not_scored_on_it(library, tmp_path: Path, monkeypatch) -> None:
+    out = tmp_path / "counted"
+    run("train", "kneser-ney", "--out", out, "--cache", tmp_path / "cache")
+    pool = TuneLibrary.pool
+    monkeypatch.setattr(TuneLibrary, "pool", lambda self, name, _: pool(self, name, "base"))
+    with pytest.raises(ConfigError, match="learnt from 12 of these"):
+        CliRunner().invoke(app, ["score", str(out)], catch_exceptions=False)

@@ -6,7 +6,7 @@ import pytest
 from works import Silent, TuneLibrary
 
 from partbook.baselines import training
-from partbook.baselines.loading import load_language_model
+from partbook.baselines.loading import learnt_from, load_language_model
 from partbook.baselines.training import Order, train
 from partbook.errors import AlteredFile, ConfigError
 from partbook.model.checkpoint import load_tokenizer
@@ -35,7 +35,7 @@ class Impatient(Silent):
 
     def step(self, what: str) -> None:
         super().step(what)
-        if sum("nats" in step for step in self.steps) >= self._after:
+        if sum("nats" in step for step in self.steps if "step" not in step) >= self._after:
             raise Stopped
 
 
@@ -44,6 +44,7 @@ def test_one_command_makes_a_model_that_loads_scores_and_writes(kind: str, tmp_p
     manifest = made(Order(kind, steps=2, batch=2), tmp_path / "model", cache)
     assert manifest["kind"] == kind
     assert manifest["about"]["works"] == 12
+    assert learnt_from(tmp_path / "model") == {f"{name}/{n}" for name in TuneLibrary.collections for n in range(6)}
     assert manifest["about"]["pieces"] == 11 * 12  # one work cannot be read
     assert "partbook baseline train" in manifest["about"]["command"]
     assert json.loads((tmp_path / "model" / "manifest.json").read_text()) == manifest
@@ -75,7 +76,12 @@ def test_an_interrupted_training_goes_on_to_the_same_weights(kind, tmp_path, cac
     watcher = Silent()
     assert train(order, tmp_path / "cut", watcher, cache=cache, library=TuneLibrary()) == whole
     assert watcher.steps.count("was done before") == 2
-    assert sorted(p.name for p in (tmp_path / "cut").iterdir()) == ["config.json", "manifest.json", "model.safetensors"]
+    assert sorted(p.name for p in (tmp_path / "cut").iterdir()) == [
+        "config.json",
+        "manifest.json",
+        "model.safetensors",
+        "works.json",
+    ]
 
 
 def test_works_are_written_down_once_for_all_baselines(tmp_path: Path) -> None:

@@ -54,3 +54,6 @@ class Silent:
 
     def step(self, what: str) -> None:
         self.steps.append(what)
+
+    def note(self, text: str) -> None:
+        self.steps.append(text)

@@ -100,16 +100,24 @@ def score(
     from rich.console import Console
     from rich.table import Table
 
-    from partbook.baselines.loading import load_language_model
+    from partbook.baselines.loading import learnt_from, load_language_model
     from partbook.baselines.scoring import heard_works, played_works, score_model, score_table_rows
     from partbook.baselines.training import chosen_collections
     from partbook.corpus.library import Library
+    from partbook.errors import ConfigError
     from partbook.simulation.watching import RichWatcher
 
     console = Console(stderr=True)
     loaded = [load_language_model(called) for called in models]
     library = Library.open(tuple(data or ()))
     names = chosen_collections(library, tuple(data or ()), tuple(collections or ()))
+    for called in models:
+        known = sorted(learnt_from(called) & {work.key for name in names for work in library.pool(name, "heldout")})
+        if known:
+            raise ConfigError(
+                f"{called} has learnt from {len(known)} of these held-out works ({known[0]} is one): they were in a "
+                "base pool when it was trained. Train it again, or name collections that it does not know."
+            )
     with RichWatcher(console) as watcher:
         works = {}
         for name in names:

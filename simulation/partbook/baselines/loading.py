@@ -13,7 +13,17 @@ from safetensors.torch import load as load_tensors
 from partbook.baselines.kneser_ney import KneserNey
 from partbook.baselines.lstm import LstmModel, LstmNetwork
 from partbook.baselines.ngrams import KneserNeyModel
-from partbook.baselines.training import CONFIG, COUNTS, FORMAT, KINDS, MANIFEST, WEIGHTS, network_of, tokenizer_hash
+from partbook.baselines.training import (
+    CONFIG,
+    COUNTS,
+    FORMAT,
+    KINDS,
+    MANIFEST,
+    WEIGHTS,
+    WORKS,
+    network_of,
+    tokenizer_hash,
+)
 from partbook.baselines.vae import VaeModel
 from partbook.errors import AlteredFile, ConfigError
 from partbook.evaluation.language_model import LanguageModel, Transformer
@@ -50,6 +60,19 @@ def load_language_model(called: str | Path, sampling: Sampling = AS_THE_PRODUCT)
     return Transformer(folder.resolve().name, model, load_tokenizer(folder), sampling)
 
 
+def learnt_from(called: str | Path) -> frozenset[str]:
+    """Keys of the works that a baseline has learnt from; none for other models, which do not say.
+
+    Raises:
+        AlteredFile: the baseline's list is not the one its manifest names.
+    """
+    folder = Path(called)
+    if not (folder / MANIFEST).exists() or _manifest(folder).get("format") != FORMAT:
+        return frozenset()
+    blob = _named_by(_manifest(folder), folder, WORKS)
+    return frozenset(str(key) for key in json.loads(blob)["works"])
+
+
 def _manifest(folder: Path) -> dict[str, Any]:
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
@@ -73,21 +96,24 @@ def _same_tokenizer(found: str, folder: Path) -> None:
         )
 
 
+def _named_by(manifest: dict[str, Any], folder: Path, name: str) -> bytes:
+    """A file of a baseline, the one that was written."""
+    try:
+        blob = (folder / name).read_bytes()
+    except OSError as error:
+        raise AlteredFile(f"{folder / name} cannot be read ({error.strerror}); train the baseline again.") from error
+    if hashlib.sha256(blob).hexdigest() != manifest["files"].get(name):
+        raise AlteredFile(f"{folder / name} is not the file its manifest names; train the baseline again.")
+    return blob
+
+
 def _baseline(folder: Path, manifest: dict[str, Any], sampling: Sampling) -> LanguageModel:
-    kind, files = manifest.get("kind"), manifest.get("files")
-    if kind not in KINDS or not isinstance(files, dict):
+    kind = manifest.get("kind")
+    if kind not in KINDS or not isinstance(manifest.get("files"), dict):
         raise AlteredFile(f"{folder / MANIFEST} names no known baseline; train it again.")
     _same_tokenizer(str(manifest.get("tokenizer_sha256")), folder)
-    blobs: dict[str, bytes] = {}
-    for name in (COUNTS,) if kind == "kneser-ney" else (CONFIG, WEIGHTS):
-        try:
-            blobs[name] = (folder / name).read_bytes()
-        except OSError as error:
-            raise AlteredFile(
-                f"{folder / name} cannot be read ({error.strerror}); train the baseline again."
-            ) from error
-        if hashlib.sha256(blobs[name]).hexdigest() != files.get(name):
-            raise AlteredFile(f"{folder / name} is not the file its manifest names; train the baseline again.")
+    names = (COUNTS,) if kind == "kneser-ney" else (CONFIG, WEIGHTS)
+    blobs = {name: _named_by(manifest, folder, name) for name in names}
     tokenizer = load_tokenizer()
     if kind == "kneser-ney":
         return KneserNeyModel(KneserNey.load(folder / COUNTS), tokenizer, sampling)

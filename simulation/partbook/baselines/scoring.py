@@ -34,6 +34,7 @@ from partbook.simulation.performance import perform
 
 CONTEXT: Final = 256
 RESAMPLES: Final = 2000
+_FEWEST: Final = 5  # works
 _PLAYED: Final = ("Bar_", "Position_", "TimeSig_", "Pitch_", "Duration_")
 
 
@@ -46,7 +47,7 @@ class CollectionScore:
         per_note, per_token: nats.
         perplexity: e to the nats per token.
         repeated, fresh: nats a note in bars that repeat an earlier one of their window, and in those that do not; None
-            where there are no such bars.
+            where fewer than five works have such bars, too few for an interval.
         repeated_notes: share of the notes of whole bars that are in repeated ones.
     """
 
@@ -233,8 +234,8 @@ def _collection(rows: NDArray[np.float64]) -> CollectionScore:
         per_note=bootstrap_ratio(nats, notes),
         per_token=per_token,
         perplexity=Estimate(*(float(np.exp(v)) for v in (per_token.value, per_token.low, per_token.high))),
-        repeated=bootstrap_ratio(nats_again, notes_again) if notes_again.sum() else None,
-        fresh=bootstrap_ratio(nats_new, notes_new) if notes_new.sum() else None,
+        repeated=bootstrap_ratio(nats_again, notes_again) if np.count_nonzero(notes_again) >= _FEWEST else None,
+        fresh=bootstrap_ratio(nats_new, notes_new) if np.count_nonzero(notes_new) >= _FEWEST else None,
         repeated_notes=float(notes_again.sum() / max(1.0, notes_again.sum() + notes_new.sum())),
     )
 

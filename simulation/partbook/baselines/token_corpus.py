@@ -7,12 +7,13 @@ corpus then stays under `MOST_TOKENS`, in fewer keys of the largest collections 
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Final
@@ -128,15 +129,15 @@ class TokenCorpus:
             _Task(public, keys[public.collection], seed, number, tokenizer) for number, public in enumerate(scores)
         ]
         found: list[list[NDArray[np.int16]]] = []
-        if workers == 1 or len(tasks) < _FEW:
-            for task in tasks:
-                found.append(_written(task))
+        with contextlib.ExitStack() as stack:
+            each = map
+            if workers != 1 and len(tasks) >= _FEW:
+                pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
+                stack.callback(pool.shutdown, cancel_futures=True)  # Ctrl-C does not wait for what is not begun
+                each = functools.partial(pool.map, chunksize=4)  # type: ignore[assignment]  # as `map` for one sequence
+            for ids in each(_written, tasks):
+                found.append(ids)
                 on_work(len(found))
-        else:
-            with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-                for ids in pool.map(_written, tasks, chunksize=4):
-                    found.append(ids)
-                    on_work(len(found))
         pieces = [ids for of_one in found for ids in of_one]
         if not pieces:
             raise ConfigError("None of the scores can be written down as tokens; choose other collections.")
@@ -158,7 +159,7 @@ class _Task:
     tokenizer: Path
 
 
-@lru_cache(maxsize=1)
+@functools.lru_cache(maxsize=1)
 def _tokenizer(path: Path) -> Tokenizer:
     return Tokenizer.load(path)
 

@@ -3,6 +3,7 @@
 A baseline's folder:
 
     manifest.json        what it is, from which works, by which command; hashes of the rest
+    works.json           the keys of the works it has learnt from
     config.json          the network's shape (LSTM, VAE)
     model.safetensors    its weights, float16 (LSTM, VAE)
     model.npz            its counts (Kneser–Ney)
@@ -44,6 +45,7 @@ FORMAT: Final = "partbook/v1/baseline"
 MANIFEST: Final = "manifest.json"
 COUNTS: Final = "model.npz"
 CONFIG: Final = "config.json"
+WORKS: Final = "works.json"
 WEIGHTS: Final = "model.safetensors"
 UNFINISHED: Final = "unfinished.pt"
 _KEEP_EVERY: Final = 50  # steps: under a minute of work is lost
@@ -59,6 +61,9 @@ class Watcher(Protocol):
 
     def step(self, what: str) -> None:
         """One step is done."""
+
+    def note(self, text: str) -> None:
+        """Something to be read later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,11 +143,12 @@ def train(
     else:
         about |= _descend(order, tokens, out, watcher)
         files = (CONFIG, WEIGHTS)
+    write_json(out / WORKS, {"works": [work.key for work in works]})
     manifest = {
         "format": FORMAT,
         "kind": order.kind,
         "tokenizer_sha256": tokenizer_hash(),
-        "files": {name: hashlib.sha256((out / name).read_bytes()).hexdigest() for name in files},
+        "files": {name: hashlib.sha256((out / name).read_bytes()).hexdigest() for name in (*files, WORKS)},
         "about": about,
     }
     write_json(out / MANIFEST, manifest)
@@ -281,6 +287,7 @@ def _descend(order: Order, tokens: TokenCorpus, out: Path, watcher: Watcher) -> 
             temporary = out / f"{UNFINISHED}.part"
             torch.save({**state, "step": step + 1, "losses": losses}, temporary)
             temporary.replace(out / UNFINISHED)
+            watcher.note(f"step {step + 1}: {np.mean(losses[-_KEEP_EVERY:]):.4f} nats/token")
     half = {name: tensor.to(torch.float16).contiguous() for name, tensor in network.state_dict().items()}
     write_json(out / CONFIG, asdict(network.config))
     temporary = out / f"{WEIGHTS}.part"
