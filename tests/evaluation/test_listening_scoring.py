@@ -88,7 +88,7 @@ def test_seventy_five_per_cent_is_spelt_out() -> None:
 
 def test_frequencies_read_as_people_say_them() -> None:
     assert once_in(0.0207) == "once in 48 times"
-    assert once_in(0.9) == "in 90% of such tests"
+    assert once_in(0.9) == "in 90 % of such tests"
     assert once_in(1e-12) == "practically never"
 
 

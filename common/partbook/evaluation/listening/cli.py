@@ -150,7 +150,7 @@ def _describe(scores: Scores) -> None:
     from rich import box
     from rich.table import Table
 
-    from partbook.evaluation.listening.scoring import agreement_in_words, meaning, p_value, verdict
+    from partbook.evaluation.listening.scoring import agreement_in_words, meaning, p_value, percent, verdict
 
     key, console = scores.key, _console()
     console.print(f"{key.name}: {key.question}", markup=False)
@@ -163,8 +163,8 @@ def _describe(scores: Scores) -> None:
     if len(rows) != 1:
         rows.append(("together", scores.together))
     for place, (name, found) in enumerate(rows):
-        share = f"{found.share:.0%}" if found.of else "–"
-        interval = f"{found.low:.1%} – {found.high:.1%}" if found.of else "–"
+        share = percent(found.share) if found.of else "–"
+        interval = f"{100 * found.low:.1f} – {100 * found.high:.1f} %" if found.of else "–"
         last = place == len(rows) - 1 and place > 0
         from rich.text import Text
 

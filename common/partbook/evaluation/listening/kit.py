@@ -159,8 +159,8 @@ def _telling(gathered: dict[str, Gathered], want: Wanted) -> tuple[str, ...]:
     found = []
     if scored["A"] != scored["B"]:
         found.append(
-            f"{scored['A']:.0%} of A's clips are played from scores and {scored['B']:.0%} of B's: the sound alone may "
-            "tell them apart. Render both the same way, or give recordings on both sides."
+            f"{100 * scored['A']:.0f} % of A's clips are played from scores and {100 * scored['B']:.0f} % of B's: the "
+            "sound alone may tell them apart. Render both the same way, or give recordings on both sides."
         )
     elif scored["A"] and want.playing.program is None:
         found.append("Scores keep their instruments, which may tell A from B; --instrument piano hides them.")

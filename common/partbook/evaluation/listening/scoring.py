@@ -177,8 +177,8 @@ def _too_few(key: Key, together: Proportion) -> list[str]:
     if chance >= POWER:
         return []
     return [
-        f"Too few answers: with {together.of}, a true share of {CLEAR:.0%} is found in {chance:.0%} of tests; "
-        f"from {trials_needed(CLEAR)} on in {POWER:.0%} or more."
+        f"Too few answers: with {together.of}, a true share of {percent(CLEAR)} is found in {percent(chance)} of "
+        f"tests; from {trials_needed(CLEAR)} on in {percent(POWER)} or more."
     ]
 
 
@@ -192,14 +192,14 @@ def meaning(of: int, share: float = CLEAR) -> str:
         f"A listener who cannot tell gets {hits} of {of} or better {once_in(by_guessing(hits, of))}. "
         f"The test calls it more than guessing (p < {ALPHA:g}, two-sided) from "
         + (f"{critical(of)} of {of} on" if critical(of) <= of else f"no count of {of} on: too few trials")
-        + f". To see a true {share:.0%} with {POWER:.0%} power takes {trials_needed(share, POWER)} trials."
+        + f". To see a true {percent(share)} with {percent(POWER)} power takes {trials_needed(share, POWER)} trials."
     )
 
 
 def once_in(p: float) -> str:
     """A probability as a frequency: "once in 48 times"."""
     if p > 0.6667:
-        return f"in {p:.0%} of such tests"
+        return f"in {percent(p)} of such tests"
     return f"once in {round(1 / p):,} times" if p > 1e-9 else "practically never"
 
 
@@ -207,7 +207,8 @@ def verdict(key: Key, found: Proportion) -> str:
     """One sentence on a count."""
     if not found.of:
         return "No answers."
-    count = f"{found.hits} of {found.of} ({found.share:.0%}; 95 % interval {found.low:.0%} to {found.high:.0%})"
+    interval = f"95 % interval {percent(found.low)} to {percent(found.high)}"
+    count = f"{found.hits} of {found.of} ({percent(found.share)}; {interval})"
     if key.kind == "ab":
         subject = f"A was preferred in {count}"
         other = "; the answers do not tell A from B"
@@ -219,6 +220,11 @@ def verdict(key: Key, found: Proportion) -> str:
     return f"{subject}{clear if found.p < ALPHA else other} ({p_value(found.p)})."
 
 
+def percent(share: float) -> str:
+    """A share as people write it: "75 %"."""
+    return f"{100 * share:.0f} %"
+
+
 def p_value(p: float) -> str:
     """ "p = 0.041", or "p < 0.001"."""
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
@@ -228,7 +234,7 @@ def agreement_in_words(found: Agreement) -> str:
     """One sentence on agreement."""
     if not found.shared:
         return "No trial has answers of two listeners."
-    said = f"Two listeners give the same answer in {found.raw:.0%} of {found.shared} shared trials"
+    said = f"Two listeners give the same answer in {percent(found.raw)} of {found.shared} shared trials"
     if math.isnan(found.alpha):
         return f"{said}; all gave one and the same answer throughout, so chance would agree as well."
     kappa = "" if math.isnan(found.kappa) else f", Fleiss' kappa {found.kappa:.2f}"
