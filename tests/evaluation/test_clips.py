@@ -12,6 +12,8 @@ from partbook.music.mel import SAMPLE_RATE
 from partbook.music.rendering import synthesise
 from partbook.music.tokens import notes_of
 
+pytestmark = pytest.mark.timeout(300)  # torch and librosa are imported, on a busy machine for minutes
+
 
 @pytest.fixture
 def wav(tmp_path):

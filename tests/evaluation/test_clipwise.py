@@ -33,7 +33,9 @@ def test_a_statistic_that_resamples_lower_keeps_its_interval_around_its_value():
     assert found.high - found.low < 20
 
 
-def test_no_interval_reaches_below_what_is_possible():
-    found = bootstrap([10], of_means(3, 10), least=0.0)
-    assert found.low >= 0
-    assert jackknife([10], of_means(3, 10), least=0.0).low >= 0
+def test_nothing_reaches_below_what_is_possible():
+    for of in (bootstrap, jackknife):
+        found = of([10], of_means(3, 10), least=0.0)
+        assert found.low >= 0
+        below = of([10], lambda chosen: -1.0, least=0.0)
+        assert (below.value, below.low, below.high) == (0.0, 0.0, 0.0)

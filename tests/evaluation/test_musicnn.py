@@ -11,6 +11,8 @@ from partbook.errors import AlteredFile, AudioTooShort, InputError, UnreadableAu
 from partbook.evaluation import musicnn, musicnn_conversion
 from partbook.evaluation.musicnn import FEATURES, SAMPLE_RATE, TAGS, Embedder
 
+pytestmark = pytest.mark.timeout(300)  # torch and librosa are imported, on a busy machine for minutes
+
 ANSWERS = json.loads(VECTORS.read_text())
 
 

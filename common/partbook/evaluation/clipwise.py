@@ -40,13 +40,13 @@ def bootstrap(
         statistic: of as many arrays of clips' indices, in which a clip may come more than once.
         seed: of the draws.
         resamples: how often they are drawn.
-        least: what the statistic cannot fall below; no interval does.
+        least: what is possible at least; neither value nor interval falls below it.
     """
     value = statistic(*(np.arange(count) for count in counts))
     random = np.random.Generator(np.random.Philox(seed))
     found = np.array([statistic(*(random.integers(count, size=count) for count in counts)) for _ in range(resamples)])
     low, high = np.quantile(found, ((1 - LEVEL) / 2, (1 + LEVEL) / 2)) - found.mean() + value
-    return Estimate(value, max(least, float(low)), max(least, float(high)))
+    return Estimate(max(least, value), max(least, float(low)), max(least, float(high)))
 
 
 def jackknife(
@@ -71,4 +71,4 @@ def jackknife(
         )
         variance += (len(groups) - 1) / len(groups) * float(((found - found.mean()) ** 2).sum())
     reach = NormalDist().inv_cdf((1 + LEVEL) / 2) * variance**0.5
-    return Estimate(value, max(least, value - reach), max(least, value + reach))
+    return Estimate(max(least, value), max(least, value - reach), max(least, value + reach))
