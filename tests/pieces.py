@@ -82,7 +82,9 @@ def pieces(draw: st.DrawFn, low: int = 0, high: int = 127, most: int = 40) -> Re
         )
     )
     wide = draw(st.booleans())
-    steps = {(o * quarter, low + p % (high - low + 1) if wide else few[0] + p % few[1]): d * quarter for o, d, p in notes}
+    steps = {
+        (o * quarter, low + p % (high - low + 1) if wide else few[0] + p % few[1]): d * quarter for o, d, p in notes
+    }
     onset, pitch = np.array(sorted(steps), np.int64).T
     duration = np.array([steps[key] for key in sorted(steps)], np.int64)
     end = int((onset + duration).max())

@@ -222,9 +222,7 @@ _AFTER_A_REST = {
 @settings(max_examples=40)
 def test_a_silent_bar_before_the_piece_adds_silence_and_no_more(read: Reading) -> None:
     late = replace(read, onset=read.onset + 48, bars=np.r_[0, read.bars + 48], seconds=read.seconds + 2)
-    assert by_name("silence").of(late) == pytest.approx(
-        (by_name("silence").of(read) * read.end + 48) / (read.end + 48)
-    )
+    assert by_name("silence").of(late) == pytest.approx((by_name("silence").of(read) * read.end + 48) / (read.end + 48))
     for name in _AFTER_A_REST:
         assert by_name(name).of(late) == pytest.approx(by_name(name).of(read), abs=1e-9, nan_ok=True), name
 
