@@ -43,7 +43,7 @@ def boundaries(line: Melody) -> NDArray[np.int64]:
     limit = float(strength.mean() + strength.std())
     chosen: list[int] = []
     for index in np.argsort(-strength, kind="stable"):
-        if strength[index] <= limit:
+        if strength[index] <= limit + 1e-9:  # a rhythm without any boundary has one strength, but for rounding
             break
         if all(abs(int(index) - other) >= _SHORTEST for other in chosen) and len(line) - 1 - index >= _SHORTEST:
             chosen.append(int(index))

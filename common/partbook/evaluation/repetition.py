@@ -167,7 +167,7 @@ def beat_similarity(reading: Reading) -> NDArray[np.float64]:
     heard = heard.reshape(frames, -1)
     norm = np.linalg.norm(heard, axis=1)
     heard = heard / np.where(norm > 0, norm, 1.0)[:, None]
-    matrix = heard @ heard.T
+    matrix = np.round(heard @ heard.T, 9)  # so that what is alike is equal, however a machine adds up
     limit = min(max(float(np.quantile(matrix, 1 - _KEPT)), 0.05), 0.95)
     scaled = np.where(matrix >= limit, (matrix - limit) / (1 - limit), _PENALTY)
     np.fill_diagonal(scaled, 1.0)

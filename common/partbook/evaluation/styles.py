@@ -16,6 +16,7 @@ from partbook.errors import InputError
 from partbook.evaluation.estimates import Estimate, share
 
 _FOLDS: Final = 5
+_TREES: Final = 400
 
 
 class Styles:
@@ -72,6 +73,6 @@ class Styles:
         from sklearn.pipeline import make_pipeline
 
         trees = ExtraTreesClassifier(
-            400, min_samples_leaf=2, max_features=0.4, class_weight="balanced", random_state=self._seed, n_jobs=1
+            _TREES, min_samples_leaf=2, max_features=0.4, class_weight="balanced", random_state=self._seed, n_jobs=1
         )
         return make_pipeline(SimpleImputer(strategy="median", add_indicator=True, keep_empty_features=True), trees)

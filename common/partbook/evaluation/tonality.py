@@ -70,7 +70,8 @@ def in_scale(reading: Reading) -> float:
 
     Source: MusPy's scale consistency (Dong et al. 2020, after Mogren 2016, arXiv 1611.09904), with the harmonic minor.
     """
-    return float((_MASKS @ pitch_classes(reading)).max())
+    counts = np.bincount(reading.pitch % 12, minlength=12)
+    return float((_MASKS @ counts).max()) / len(reading)
 
 
 def key_of(weights: NDArray[np.float64]) -> Key:

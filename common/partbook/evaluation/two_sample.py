@@ -32,6 +32,7 @@ NOT_COMPARED: Final = {"mean_pitch", "density", "ending"}
 """Measures that a test leaves out: which instrument, how fast, and the ending of what may be an opening."""
 _WORDS: Final = (1, 5)  # tokens in a row that the token classifier looks at
 _BUCKETS: Final = 2**16
+_TREES: Final = 400
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +86,7 @@ def by_features(
         def filled() -> Any:
             return SimpleImputer(strategy="median", add_indicator=True, keep_empty_features=True)
 
-        trees = ExtraTreesClassifier(400, min_samples_leaf=2, max_features=0.4, random_state=seed, n_jobs=1)
+        trees = ExtraTreesClassifier(_TREES, min_samples_leaf=2, max_features=0.4, random_state=seed, n_jobs=1)
         line = LogisticRegression(C=0.3, max_iter=2000)
         return [make_pipeline(filled(), trees), make_pipeline(filled(), StandardScaler(), line)]
 
