@@ -49,15 +49,15 @@ def gallery(evaluation: Evaluation, folder: Path, on_piece: Callable[[str], None
     Raises:
         ScoreError: a MIDI file is missing or cannot be read.
     """
-    shown = sum(len(subject.gallery) for subject in evaluation.subjects)
-    kbps = rate(shown)
+    kbps = rate(len(_all(evaluation)))
+    scores = {piece.midi.name: _score(folder / piece.midi.name, piece.title) for piece in _all(evaluation)}
     parts = []
     for index, subject in enumerate(evaluation.subjects):
         if not subject.gallery:
             continue
         cards = []
         for piece in subject.gallery:
-            cards.append(_card(piece, folder, colour(index), kbps))
+            cards.append(_card(piece, scores[piece.midi.name], colour(index), kbps))
             on_piece(piece.title)
         parts.append(
             f'<h3 id="pieces-{index}" class="who {colour(index)}"><span class="dot"></span>{escape(subject.title)}</h3>'
@@ -83,9 +83,11 @@ def _chosen(subject: Subject, evaluation: Evaluation) -> str:
     return f"{len(subject.gallery)} of {counted(total, 'piece')}: {'; '.join(parts)}. {subject.about}"
 
 
-def _card(piece: Shown, folder: Path, colours: str, kbps: int) -> str:
-    path = folder / piece.midi.name
-    score = _score(path, piece.title)
+def _all(evaluation: Evaluation) -> list[Shown]:
+    return [piece for subject in evaluation.subjects for piece in subject.gallery]
+
+
+def _card(piece: Shown, score: ScoreTick, colours: str, kbps: int) -> str:
     reading = read(score, piece.title)
     opening = reading.opening(WINDOW)
     bars, of = len(opening.bars) - 1, len(reading.bars) - 1

@@ -57,7 +57,7 @@ svg text {{ fill: var(--soft); font-family: {SANS} }}
 .who {{ display: flex; align-items: baseline; font-weight: 600; line-height: 1.3 }}
 .who small {{ display: block; font-weight: 400; color: var(--soft); font-size: 13.5px }}
 .says {{ font-size: 15px; line-height: 1.35 }}
-.keys > span {{ margin-right: 1.6em; white-space: nowrap }} .keys svg {{ display: inline-block; width: 30px; height: 12px; vertical-align: -1px; margin-right: 6px }}
+.keys {{ display: flex; flex-wrap: wrap; gap: 2px 1.6em }} .keys svg {{ display: inline-block; width: 30px; height: 12px; vertical-align: -1px; margin-right: 6px }}
 .answers {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(330px, 1fr)); gap: 16px; margin: 22px 0 }}
 .answers .card {{ margin: 0 }}
 .answers .verdict {{ font: 700 19px/1.3 {SERIF}; margin: 0 0 8px }}

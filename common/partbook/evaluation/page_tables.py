@@ -73,10 +73,11 @@ def _spread(comparison: Comparison | None, measure: Measure, evaluation: Evaluat
         if where
         else ""
     )
+    inside = DASH if math.isnan(band[0]) else percent(spread.inside.value)
     return (
         f"<td{shade}><b>{escape(how.one(median.value))}</b>{arrow}"
         f"<small>{escape(how.range(median.low, median.high))}</small>"
-        f"<small>{escape(percent(spread.inside.value))} in · {escape(number(spread.overlap))}</small>"
+        f"<small>{escape(inside)} in · {escape(number(spread.overlap))}</small>"
         f"{_undefined(spread, comparison)}</td>"
     )
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 _ARROWS: Final = {"above": "▲", "below": "▼", "": " "}
 _HANDS: Final = {"score": "written", "heard": "heard"}
-_MEASURE, _BAND, _CELL, _ESTIMATE, _EDGE = 26, 12, 11, 18, 2  # columns of a terminal; edge: between two of ours
+_MEASURE, _BAND, _CELL, _ESTIMATE, _EDGE = 26, 12, 12, 20, 1  # columns of a terminal; edge: between two of ours
 
 
 def print_table(evaluation: Evaluation, console: Console, *, rows: int | None = None) -> None:
@@ -120,7 +120,7 @@ def _measures(evaluation: Evaluation, subjects: Sequence[Subject], measures: Seq
             cells.append(
                 Text.assemble(
                     (f"{how.one(spread.median.value)} {_ARROWS[where]}", style),
-                    (f"{percent(spread.inside.value):>6}", "dim"),
+                    (f"{DASH:>5}" if math.isnan(band[0]) else f"{100 * spread.inside.value:4.0f}%", "dim"),
                 )
             )
         table.add_row(label(measure), how.range(band[0], band[2]), *cells)
@@ -148,7 +148,7 @@ def _table(title: str) -> Table:
 
     return Table(
         title=title, title_justify="left", title_style="bold", caption_justify="left", box=box.SIMPLE_HEAD,
-        padding=(0, 1), pad_edge=False, show_edge=False,
+        padding=(0, 1, 0, 0), pad_edge=False, show_edge=False,
     )  # fmt: skip
 
 
