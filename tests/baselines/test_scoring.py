@@ -5,6 +5,7 @@ from works import TuneLibrary
 
 from partbook.baselines.scoring import (
     bootstrap_ratio,
+    heldout_works,
     notes_in,
     played_works,
     repeated_bars,
@@ -102,8 +103,15 @@ def test_the_bootstrap_covers_and_repeats_itself() -> None:
 
 
 def test_a_held_out_work_is_played_the_same_every_time(tiny_tokenizer: Tokenizer) -> None:
-    first = played_works(TuneLibrary(), "monteverdi", tiny_tokenizer)
-    again = played_works(TuneLibrary(), "monteverdi", tiny_tokenizer)
+    works = heldout_works(TuneLibrary(), "monteverdi")
+    first, again = (played_works(TuneLibrary(), works, tiny_tokenizer) for _ in range(2))
     assert len(first) == 3
     assert all(np.array_equal(a.ids, b.ids) for a, b in zip(first, again, strict=True))
     assert not np.array_equal(first[0].notes.velocity, first[1].notes.velocity[: len(first[0].notes)])
+
+
+def test_fewer_held_out_works_are_always_the_same_few() -> None:
+    few = heldout_works(TuneLibrary(), "bach", 2)
+    assert len(few) == 2
+    assert few == heldout_works(TuneLibrary(), "bach", 2)
+    assert set(heldout_works(TuneLibrary(), "bach", 1)) < set(few) < set(heldout_works(TuneLibrary(), "bach"))

@@ -48,9 +48,10 @@ class LockstepCache:
 
         The others' logits mean nothing. No active row may be full.
         """
-        model, past = self._model, torch.where(active, self._lengths, 0)
-        now = int(past.max()) + 1
-        assert now <= model.config.context, "a row is full; generation must slide before it steps"
+        model, context = self._model, self._model.config.context
+        now = int(self._lengths[active].max()) + 1
+        assert now <= context, "a row is full; generation must slide before it steps"
+        past = self._lengths.clamp(max=context - 1)
         heard = (torch.arange(now, device=ids.device) <= past[:, None])[:, None, None, :]  # (rows, 1, 1, now)
         angles = model.cosine[past][:, None, None], model.sine[past][:, None, None]  # (rows, 1, 1, d/2h)
         x = model.embed(ids[:, None])
@@ -63,7 +64,7 @@ class LockstepCache:
             attention = block.self_attention
             query, key, value = attention.project(block.norm_self(x))
             query, key = rotate(query, *angles), rotate(key, *angles)
-            # A resting row's first position is overwritten: priming writes it anew.
+            # In a resting row this writes what its next step, or its priming if it is full, will write over.
             layer.key[everyone, :, past], layer.value[everyone, :, past] = key[:, :, 0], value[:, :, 0]
             x = x + attention.merge(_attend(query, layer.key[:, :, :now], layer.value[:, :, :now], heard))
             x = x + block.cross_attention(block.norm_cross(x), layer.memory_key, layer.memory_value, self._audible)

@@ -87,6 +87,10 @@ def score(
     data: _Data = None,
     collections: _Collections = None,
     heard: Annotated[bool, typer.Option("--heard", help="As the node's ears hear them played, not as scores.")] = False,
+    most_works: Annotated[
+        int | None,
+        typer.Option("--works", min=1, help="At most so many works of each collection; all where not given."),
+    ] = None,
     cache: Annotated[
         Path | None, typer.Option(help="Where heard works are kept.", show_default="~/.cache/partbook/corpus")
     ] = None,
@@ -101,7 +105,7 @@ def score(
     from rich.table import Table
 
     from partbook.baselines.loading import learnt_from, load_language_model
-    from partbook.baselines.scoring import heard_works, played_works, score_model, score_table_rows
+    from partbook.baselines.scoring import heard_works, heldout_works, played_works, score_model, score_table_rows
     from partbook.baselines.training import chosen_collections
     from partbook.corpus.library import Library
     from partbook.errors import ConfigError
@@ -111,8 +115,9 @@ def score(
     loaded = [load_language_model(called) for called in models]
     library = Library.open(tuple(data or ()))
     names = chosen_collections(library, tuple(data or ()), tuple(collections or ()))
+    chosen = {name: heldout_works(library, name, most_works) for name in names}
     for called in models:
-        known = sorted(learnt_from(called) & {work.key for name in names for work in library.pool(name, "heldout")})
+        known = sorted(learnt_from(called) & {work.key for works in chosen.values() for work in works})
         if known:
             raise ConfigError(
                 f"{called} has learnt from {len(known)} of these held-out works ({known[0]} is one): they were in a "
@@ -121,11 +126,11 @@ def score(
     with RichWatcher(console) as watcher:
         works = {}
         for name in names:
-            watcher.stage(f"{'Hearing' if heard else 'Playing'} {name}", len(library.pool(name, "heldout")))
+            watcher.stage(f"{'Hearing' if heard else 'Playing'} {name}", len(chosen[name]))
             if heard:
-                works[name] = heard_works(library, name, cache, watcher.step)
+                works[name] = heard_works(chosen[name], cache, watcher.step)
             else:
-                works[name] = played_works(library, name, loaded[0].tokenizer, watcher.step)
+                works[name] = played_works(library, chosen[name], loaded[0].tokenizer, watcher.step)
         works = {name: recordings for name, recordings in works.items() if recordings}
         scores: list[ModelScore] = []
         for model in loaded:

@@ -21,7 +21,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from partbook.corpus.library import Library, default_cache
+from partbook.corpus.library import Library, PublicWork, default_cache
 from partbook.errors import ConfigError, ScoreError
 from partbook.evaluation.estimates import Estimate
 from partbook.evaluation.language_model import LanguageModel
@@ -94,24 +94,22 @@ def _about(figure: Estimate) -> dict[str, float]:
     return {"value": round(figure.value, 4), "low": round(figure.low, 4), "high": round(figure.high, 4)}
 
 
+def heldout_works(library: Library, collection: str, most: int | None = None) -> tuple[PublicWork, ...]:
+    """The held-out works of a collection; at most so many, by a hash of their keys, where all would take too long."""
+    works = library.pool(collection, "heldout")
+    if most is None or len(works) <= most:
+        return works
+    chosen = sorted(works, key=lambda work: hashlib.sha256(work.key.encode()).digest())[:most]
+    return tuple(work for work in works if work in chosen)
+
+
 def played_works(
     library: Library,
-    collection: str,
+    works: Sequence[PublicWork],
     tokenizer: Tokenizer,
     on_work: Callable[[str], None] = lambda _: None,
-    *,
-    most: int | None = None,
 ) -> list[Recording]:
-    """The held-out works of a collection as played scores, without sound; a work is played the same every time.
-
-    Args:
-        library: where they come from.
-        collection: which.
-        tokenizer: writes them down.
-        on_work: told each title.
-        most: only so many of them, the first; all where None.
-    """
-    works = library.pool(collection, "heldout")[:most]
+    """Works as played scores, without sound; a work is played the same every time, unreadable ones are left out."""
     result = []
     for work, score in zip(works, library.each_score(works, on_work), strict=True):
         if score is None:
@@ -125,17 +123,11 @@ def played_works(
 
 
 def heard_works(
-    library: Library,
-    collection: str,
-    cache: Path | None,
-    on_work: Callable[[str], None] = lambda _: None,
-    *,
-    most: int | None = None,
+    works: Sequence[PublicWork], cache: Path | None, on_work: Callable[[str], None] = lambda _: None
 ) -> list[Recording]:
-    """The same works, played and heard through a node's ears; each is heard once and kept in `cache`."""
+    """Works played and heard through a node's ears, their first 45 seconds; each is heard once and kept."""
     from partbook.corpus.heard import heard  # its transcription is nothing to those who score scores
 
-    works = library.pool(collection, "heldout")[:most]
     return heard(works, BASE / "tokenizer.json", (cache or default_cache()) / "heard", on_work=on_work)
 
 

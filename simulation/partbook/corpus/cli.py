@@ -46,6 +46,9 @@ _HEADS: Final = ("collection", "pool", "works", "families", "notes", "hours")
 
 @app.command()
 def show(
+    collection: Annotated[
+        list[str] | None, typer.Option(help="This collection alone; may be repeated.", show_default=False)
+    ] = None,
     data: _Data = None,
     cache: _Cache = None,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON, for a script.")] = False,
@@ -64,10 +67,11 @@ def show(
     rows: list[dict[str, Any]] = []
     with RichWatcher(Console(stderr=True)) as watch:
         library = Library.open(data or (), cache, watch)
-        works = [work for name in library.collections for pool in POOLS for work in library.pool(name, pool)]
+        names = tuple(collection or library.collections)
+        works = [work for name in names for pool in POOLS for work in library.pool(name, pool)]
         watch.stage("Parsing works", len(works))
         scores = iter(library.each_score(works, watch.step))
-    for name in library.collections:
+    for name in names:
         for pool in POOLS:
             own = library.pool(name, pool)
             read = [score for _, score in zip(own, scores, strict=False) if score is not None]
@@ -135,10 +139,7 @@ def _seconds(score: ScoreTick) -> float:
 def _shared(library: Library) -> list[str]:
     """Families in two kinds of pool, whichever the collections; there must be none."""
     from partbook.corpus.library import POOLS
+    from partbook.corpus.table import leaks
 
-    kinds: dict[str, set[str]] = {}
-    for name in library.collections:
-        for pool in POOLS:
-            for work in library.pool(name, pool):
-                kinds.setdefault(work.family, set()).add(pool)
-    return sorted(family for family, pools in kinds.items() if len(pools) > 1)
+    names = library.collections
+    return sorted(leaks({p: [work.family for name in names for work in library.pool(name, p)] for p in POOLS}))

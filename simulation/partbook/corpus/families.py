@@ -169,7 +169,7 @@ class _Views:
         seen = np.unique(self.work[self._row] * len(names) + self._column) % max(len(names), 1)
         frequency = np.bincount(seen, minlength=len(names))  # by work: two voices of one work count once
         stock = frequency > max(STOCK_LEAST, STOCK * len(found))
-        self._weight = np.where(stock, 0.0, np.log(max(len(found), 2) / np.maximum(frequency, 1)))
+        self._weight = np.where(stock, 0.0, np.log1p(len(found) / np.maximum(frequency, 1)))
         self._shared = (frequency > 1) & ~stock
         rows, count = self._row, len(grams)
         self._total = np.bincount(rows, weights=self._weight[self._column], minlength=count)

@@ -63,7 +63,7 @@ def grouped(collections: Mapping[str, Mapping[str, Path]], cache: Path, watch: W
 
 def _as_shipped(keys: Sequence[str]) -> list[Link]:
     place = {key: number for number, key in enumerate(keys)}
-    return [Link(place[family], place[key], 1.0, 1.0) for key, family in shipped().items()]
+    return [Link(place[family], place[key], 1.0, 1.0) for key, family in shipped().items() if key in place]
 
 
 def _installed(keys: Sequence[str], cache: Path, watch: Watcher) -> list[Tune]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -30,3 +30,16 @@ def table_of(grouped: Mapping[str, str]) -> str:
         members.setdefault(family, []).append(key)
     lines = ",\n".join("  " + json.dumps(sorted(group)) for _, group in sorted(members.items()))
     return f'{{\n "families": [\n{lines}\n ]\n}}\n'
+
+
+def leaks(families: Mapping[str, Iterable[str]]) -> dict[str, set[str]]:
+    """Families that are in more than one pool, with these pools; empty where the pools do not leak.
+
+    Args:
+        families: by pool, the families of its works.
+    """
+    pools: dict[str, set[str]] = {}
+    for pool, own in families.items():
+        for family in own:
+            pools.setdefault(family, set()).add(pool)
+    return {family: where for family, where in pools.items() if len(where) > 1}

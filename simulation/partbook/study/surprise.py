@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final
 
-from partbook.baselines.scoring import CollectionScore, heard_works, played_works, score_model
+from partbook.baselines.scoring import CollectionScore, heard_works, heldout_works, played_works, score_model
 from partbook.evaluation.estimates import Estimate
 from partbook.evaluation.results import Hand, Surprise
 
@@ -28,10 +28,10 @@ class HeldOut:
         """
         self._works: dict[Hand, dict[str, list[Recording]]] = {"score": {}}
         for name in library.collections:
-            self._works["score"][name] = played_works(library, name, tokenizer, on_work, most=MOST)
+            self._works["score"][name] = played_works(library, heldout_works(library, name, MOST), tokenizer, on_work)
         if heard:
             self._works["heard"] = {
-                name: heard_works(library, name, None, on_work, most=MOST) for name in library.collections
+                name: heard_works(heldout_works(library, name, MOST), None, on_work) for name in library.collections
             }
 
     @staticmethod

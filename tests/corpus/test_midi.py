@@ -1,0 +1,72 @@
+from pathlib import Path
+
+import pytest
+from symusic.core import NoteTick, ScoreTick, TempoTick, TimeSignatureTick, TrackTick
+
+from partbook.corpus.midi import score_of_midi, usable_metres
+from partbook.errors import ScoreError
+from partbook.music.tokens import Tokenizer
+
+
+@pytest.mark.parametrize(
+    ("metres", "expected", "rest"),
+    [
+        ([], [(0, 4, 4)], 0),
+        ([(0, 3, 4), (0, 3, 4), (0, 3, 4)], [(0, 3, 4)], 0),
+        ([(0, 4, 8)], [(0, 2, 4)], 0),
+        ([(0, 8, 8), (1920, 2, 4)], [(0, 4, 4), (1920, 2, 4)], 0),
+        ([(0, 6, 16), (720, 3, 8)], [(0, 3, 8)], 0),
+        ([(0, 1, 8), (240, 4, 4)], [(0, 4, 4)], 1680),
+        ([(0, 5, 8), (1200, 3, 4), (2640, 7, 8), (4320, 2, 4)], [(0, 3, 4), (4560, 2, 4)], 240),
+        ([(0, 1, 16), (120, 1, 16), (240, 6, 8), (1680, 5, 16), (1980, 6, 8)], [(0, 6, 8)], 1200),
+        ([(0, 7, 8)], [(0, 4, 4)], 0),
+    ],
+)
+def test_odd_metres_become_what_the_tokeniser_can_say(
+    metres: list[tuple[int, int, int]], expected: list[tuple[int, int, int]], rest: int
+) -> None:
+    assert usable_metres(metres) == (expected, rest)
+
+
+def made(tmp_path: Path) -> Path:
+    """An eighth's pick-up to a bar of 4/4, on two instruments, with drums."""
+    score = ScoreTick(120)
+    for program, pitch in ((40, 67), (42, 48)):
+        track = TrackTick("part", program)
+        track.notes.extend([NoteTick(0, 60, pitch, 80), NoteTick(60, 480, pitch + 5, 80)])
+        score.tracks.append(track)
+    drums = TrackTick("drums", 0, True)
+    drums.notes.append(NoteTick(60, 60, 38, 80))
+    score.tracks.append(drums)
+    score.tempos.extend([TempoTick(0, 90.0), TempoTick(60, 90.0), TempoTick(300, 60.0)])
+    score.time_signatures.extend([TimeSignatureTick(0, 1, 8), TimeSignatureTick(60, 4, 4)])
+    path = tmp_path / "pickup.mid"
+    score.dump_midi(path)
+    return path
+
+
+def test_a_files_parts_stay_together_on_one_instrument_and_bars_where_they_were(
+    tmp_path: Path, tiny_tokenizer: Tokenizer
+) -> None:
+    score = score_of_midi(made(tmp_path), 6)
+    assert score.ticks_per_quarter == 480
+    assert [track.program for track in score.tracks] == [6, 6]
+    assert [[(n.time, n.duration, n.pitch) for n in t.notes] for t in score.tracks] == [
+        [(1680, 240, 67), (1920, 1920, 72)],
+        [(1680, 240, 48), (1920, 1920, 53)],
+    ]
+    assert [(tempo.time, round(tempo.qpm)) for tempo in score.tempos] == [(0, 90), (2880, 60)]
+    ids = tiny_tokenizer.encode(score)
+    names = tiny_tokenizer.names(list(ids))
+    assert sum(name.startswith("Program") for name in names) == 1
+    assert {note.time for track in tiny_tokenizer.decode(ids).tracks for note in track.notes} == {1680, 1920}
+
+
+def test_what_is_no_music_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "text.mid"
+    path.write_text("not MIDI")
+    with pytest.raises(ScoreError, match=r"text\.mid"):
+        score_of_midi(path, 0)
+    ScoreTick(480).dump_midi(path)
+    with pytest.raises(ScoreError, match="no pitched notes"):
+        score_of_midi(path, 0)
