@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 from pieces import RISE, in_bars, line
 
-from partbook.evaluation import two_sample
+from partbook.evaluation import comparison, two_sample
 from partbook.evaluation.comparison import MeasuredSet, Reference
 from partbook.evaluation.measures import NAMES
 from partbook.evaluation.overlap import overlapping_area
@@ -17,8 +18,10 @@ _STEPS = (-2, -1, 1, 2)
 
 
 @pytest.fixture(autouse=True)
-def _few_trees(monkeypatch: pytest.MonkeyPatch) -> None:
+def _few_trees_and_draws(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(two_sample, "_TREES", 20)
+    monkeypatch.setattr(two_sample, "_BUCKETS", 2**10)
+    monkeypatch.setattr(comparison, "bootstrap", partial(comparison.bootstrap, resamples=40))
 
 
 def tunes(count: int, seed: int, name: str = "tune") -> list[Reading]:

@@ -55,7 +55,7 @@ def test_sets_that_differ_in_one_number_are_told_apart_and_suspected() -> None:
 
 
 def test_sets_of_one_distribution_are_not_told_apart() -> None:
-    found = [by_features(_draw(2 * s, 40), _draw(2 * s + 1, 40), _names(80), seed=s).auc.value for s in range(3)]
+    found = [by_features(_draw(2 * s, 40), _draw(2 * s + 1, 40), _names(80), seed=s).auc.value for s in range(2)]
     assert 0.38 < np.mean(found) < 0.6
 
 
@@ -88,9 +88,9 @@ def test_pieces_without_a_name_are_works_of_their_own() -> None:
 
 
 def test_too_few_pieces_or_works_are_refused_with_what_to_do() -> None:
-    with pytest.raises(InputError, match="10 pieces a side; there are 9 and 12. Give more"):
+    with pytest.raises(InputError, match=r"10 pieces a side; there are 9 and 12. Give more"):
         by_features(_draw(1, 9), _draw(2, 12), _names(21))
-    with pytest.raises(InputError, match="5 works a side.*a side has 1"):
+    with pytest.raises(InputError, match=r"5 works a side.*a side has 1"):
         by_features(_draw(1, 12), _draw(2, 12), [*_names(12), *["one"] * 12])
 
 
