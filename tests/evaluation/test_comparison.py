@@ -20,6 +20,7 @@ _STEPS = (-2, -1, 1, 2)
 @pytest.fixture(autouse=True)
 def _few_trees_and_draws(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(two_sample, "_TREES", 20)
+    monkeypatch.setattr(two_sample, "_BUCKETS", 2**10)
     monkeypatch.setattr(comparison, "bootstrap", partial(comparison.bootstrap, resamples=40))
 
 
