@@ -225,7 +225,7 @@ def _definitions() -> str:
     items = []
     for measure in MEASURES:
         how = scale(measure)
-        unit = {"%": "percent", "": "a number without unit"}.get(how.unit, how.unit)
+        unit = {"%": "percent", "": "a number without unit", "MIDI": "MIDI note numbers"}.get(how.unit, how.unit)
         marks = [
             *{1: ["more is more like music"], -1: ["less is more like music"], 0: []}[measure.sense],
             *(["claims to measure how bars follow one another"] if measure.structural else []),

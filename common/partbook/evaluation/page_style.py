@@ -70,7 +70,7 @@ svg text {{ fill: var(--soft); font-family: {SANS} }}
 .answers h3 {{ font: 600 15px/1.4 {SANS}; margin: 0 0 2px; display: flex; align-items: baseline }}
 .scroll {{ position: relative; overflow: auto; margin: 14px 0 8px; background: var(--card); border: 1px solid var(--rule); border-radius: 12px; max-width: 100% }}
 .scroll.tall {{ max-height: 86vh }}
-table {{ border-collapse: separate; border-spacing: 0; width: 100%; min-width: calc(184px + var(--n) * 99px); table-layout: fixed; font-size: 15px; line-height: 1.35 }}
+table {{ border-collapse: separate; border-spacing: 0; width: 100%; min-width: calc(184px + var(--n) * 97px); table-layout: fixed; font-size: 15px; line-height: 1.35 }}
 caption {{ text-align: left; padding: 12px 14px 4px }}
 th, td {{ padding: 8px 7px; text-align: right; vertical-align: top; border-bottom: 1px solid var(--rule); font-variant-numeric: tabular-nums; white-space: nowrap }}
 thead th {{ position: sticky; top: 0; z-index: 2; background: var(--card); font-size: 13.5px; line-height: 1.25; vertical-align: bottom; white-space: normal; text-wrap: balance; border-bottom: 2px solid var(--ink) }}
