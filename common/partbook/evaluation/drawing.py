@@ -32,7 +32,7 @@ _LETTERS: Final = 15
 
 
 def colour(index: int) -> str:
-    """The CSS class that colours the subject at a place; from the seventh on, colours come round again."""
+    """The CSS class that colours the subject at a place; after nine, colours come round again."""
     return f"c{index % len(COLOURS)}"
 
 

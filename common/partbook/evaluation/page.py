@@ -6,8 +6,8 @@ from outside passes through `html.escape`. Beside it lies `evaluation.json` with
 
 from __future__ import annotations
 
-import math
 import os
+import re
 import tempfile
 from collections.abc import Callable
 from html import escape
@@ -79,14 +79,15 @@ def page(evaluation: Evaluation, folder: Path, on_piece: Callable[[str], None] =
         for name, title, body in sections
         if body
     )
+    body = re.sub(r"(?<=\d) %", "\N{NO-BREAK SPACE}%", body)
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>Is it music? {escape(_names(evaluation))}</title><style>{STYLE}</style></head>\n"
         f"<body>{_head(evaluation, links)}\n<main>{body}</main>\n"
-        f"<footer>Every number on this page is in <code>{DATA}</code> beside it. The page holds all it shows and "
-        "fetches nothing.</footer></body></html>\n"
+        f"<footer>Every number on this page but times is in <code>{DATA}</code> beside it. The page holds all it "
+        "shows and fetches nothing.</footer></body></html>\n"
     )
 
 
@@ -224,7 +225,7 @@ def _definitions() -> str:
     items = []
     for measure in MEASURES:
         how = scale(measure)
-        unit = {"%": "percent", "": "a number without unit"}.get(how.unit, how.unit)
+        unit = {"%": "percent", "": "a number without unit", "MIDI": "MIDI note numbers"}.get(how.unit, how.unit)
         marks = [
             *{1: ["more is more like music"], -1: ["less is more like music"], 0: []}[measure.sense],
             *(["claims to measure how bars follow one another"] if measure.structural else []),
@@ -244,11 +245,8 @@ def _definitions() -> str:
 def _made(evaluation: Evaluation) -> str:
     facts = [("Command", f"<code>{escape(evaluation.command)}</code>")]
     facts += [("Seed", str(evaluation.seed)), ("Reference", escape(evaluation.reference))]
-    facts += [
-        (f"Time for {escape(s.title)}", f"{number(s.seconds, 0)} s")
-        for s in evaluation.subjects
-        if s.seconds and not math.isnan(s.seconds)
-    ]
+    times = "; ".join(f"{s.title} {number(s.seconds, 0)} s" for s in evaluation.subjects if s.seconds > 0)
+    facts += [("Time", escape(times))] * bool(times)
     facts += [(escape(what), escape(value)) for what, value in evaluation.machine]
     notes = "".join(f"<li>{escape(note)}</li>" for note in evaluation.notes)
     return (

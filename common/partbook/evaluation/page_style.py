@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from typing import Final
 
-COLOURS: Final = ("#0072B2", "#C75500", "#00805D", "#A8518A", "#946600", "#4B5563")
-"""Okabe & Ito 2008, "Color universal design", darkened to a contrast of 4.5:1 on white, as in the demo's report."""
-_COLOURS_IN_THE_DARK: Final = ("#5DB4EA", "#F2995A", "#4FC8A3", "#DE94C6", "#D9B14A", "#AEB6C4")
+COLOURS: Final = (
+    "#0072B2", "#C75500", "#00805D", "#A8518A", "#946600", "#4B5563", "#6547B5", "#B3261E", "#4F7A1C",
+)  # fmt: skip
+"""After Okabe & Ito 2008, "Color universal design", darkened to a contrast of 4.5:1 on white, as in the demo's report;
+and three more."""
+_COLOURS_IN_THE_DARK: Final = (
+    "#5DB4EA", "#F2995A", "#4FC8A3", "#DE94C6", "#D9B14A", "#AEB6C4", "#A994F0", "#F08A80", "#A9D06B",
+)  # fmt: skip
 
 SERIF: Final = "'Iowan Old Style','Palatino Linotype',Palatino,Georgia,serif"
 SANS: Final = "system-ui,-apple-system,'Segoe UI',Roboto,'Helvetica Neue',Arial,sans-serif"
@@ -65,16 +70,16 @@ svg text {{ fill: var(--soft); font-family: {SANS} }}
 .answers h3 {{ font: 600 15px/1.4 {SANS}; margin: 0 0 2px; display: flex; align-items: baseline }}
 .scroll {{ position: relative; overflow: auto; margin: 14px 0 8px; background: var(--card); border: 1px solid var(--rule); border-radius: 12px; max-width: 100% }}
 .scroll.tall {{ max-height: 86vh }}
-table {{ border-collapse: separate; border-spacing: 0; width: 100%; min-width: calc(210px + var(--n) * 108px); table-layout: fixed; font-size: 15px; line-height: 1.35 }}
+table {{ border-collapse: separate; border-spacing: 0; width: 100%; min-width: calc(184px + var(--n) * 97px); table-layout: fixed; font-size: 15px; line-height: 1.35 }}
 caption {{ text-align: left; padding: 12px 14px 4px }}
-th, td {{ padding: 8px 10px; text-align: right; vertical-align: top; border-bottom: 1px solid var(--rule); font-variant-numeric: tabular-nums; white-space: nowrap }}
+th, td {{ padding: 8px 7px; text-align: right; vertical-align: top; border-bottom: 1px solid var(--rule); font-variant-numeric: tabular-nums; white-space: nowrap }}
 thead th {{ position: sticky; top: 0; z-index: 2; background: var(--card); font-size: 13.5px; line-height: 1.25; vertical-align: bottom; white-space: normal; text-wrap: balance; border-bottom: 2px solid var(--ink) }}
-tbody th, thead th:first-child {{ position: sticky; left: 0; text-align: left; white-space: normal; font-weight: 600; background: var(--card); width: 210px; border-right: 1px solid var(--rule) }}
+tbody th, thead th:first-child {{ position: sticky; left: 0; text-align: left; white-space: normal; font-weight: 600; background: var(--card); width: 184px; padding-left: 12px; border-right: 1px solid var(--rule) }}
 tbody th {{ z-index: 1 }} thead th:first-child {{ z-index: 3 }}
 tbody tr:last-child > * {{ border-bottom: 0 }}
 tr.group th {{ font: 700 17px/1.3 {SERIF}; background: var(--paper); padding-top: 16px; border-right: 0 }}
 tr.group td {{ background: var(--paper) }}
-th small, td small {{ display: block; color: var(--soft); font-weight: 400; font-size: 12.5px; line-height: 1.4; white-space: nowrap }}
+th small, td small {{ display: block; color: var(--soft); font-weight: 400; font-size: 12px; line-height: 1.45; white-space: nowrap }}
 th small {{ white-space: normal }}
 td.band {{ color: var(--soft) }}
 td.out {{ background: var(--out) }} td.far {{ background: var(--far) }}

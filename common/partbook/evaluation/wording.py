@@ -291,7 +291,7 @@ def lengths(evaluation: Evaluation) -> str:
 def answer(subject: Subject, evaluation: Evaluation) -> str:
     """The answer for one subject as sentences that follow its name and a colon."""
     said = findings(subject, evaluation)
-    return " ".join([f"{verdict(subject)}.", *said[: 3 if subject.comparison else 1]])
+    return " ".join([f"{verdict(subject)}.", *said[:4]])
 
 
 def begun(text: str) -> str:
