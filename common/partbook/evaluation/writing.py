@@ -7,6 +7,7 @@ float64, where such bits are 10⁻¹⁶ of a logit; drawn is in float32, as `par
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -131,9 +132,11 @@ def write(
     waiting = iter(enumerate(zip(seeds, given, strict=True)))
     finished: dict[int, NDArray[np.int16]] = {}
     never = [tokenizer.pad, tokenizer.bos, *(() if sampling.end else (tokenizer.eos,))]
+    # Rows are written out together: 40 pieces are 20 rows twice, not 32 rows and then 8 of them.
+    count = math.ceil(len(seeds) / math.ceil(len(seeds) / most_rows))
     with torch.inference_mode():
-        rows = open_rows(min(most_rows, len(seeds)))
-        writing: list[tuple[int, _Draft] | None] = [None] * min(most_rows, len(seeds))
+        rows = open_rows(count)
+        writing: list[tuple[int, _Draft] | None] = [None] * count
 
         def begin(row: int) -> None:
             writing[row] = None
