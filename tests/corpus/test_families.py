@@ -89,7 +89,7 @@ def test_every_work_moved_out_of_its_family_is_noticed() -> None:
     [
         # O Haupt voll Blut und Wunden: four harmonies, three keys, four titles
         ("bach/bwv244.54.mxl", "bach/bwv244.62.mxl", "bach/bwv270.mxl", "bach/bwv135.6.mxl"),
-        # In dulci jubilo is one work; Wer nur den lieben Gott with passing notes and without
+        # Wer nur den lieben Gott, with passing notes and without
         ("bach/bwv434.mxl", "bach/bwv88.7.mxl", "bach/bwv84.5.mxl"),
         # Freu dich sehr in four quarters and in three
         ("bach/bwv19.7.mxl", "bach/bwv32.6.mxl"),

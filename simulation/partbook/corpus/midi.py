@@ -42,9 +42,8 @@ def score_of_midi(path: Path, program: int) -> ScoreTick:
     if not kept.tracks:
         raise ScoreError(f"{path} has no pitched notes.")
     metres, pickup = usable_metres([(m.time, m.numerator, m.denominator) for m in read.time_signatures])
-    for track in kept.tracks:
-        for note in track.notes:
-            note.time += pickup
+    for note in (note for track in kept.tracks for note in track.notes if pickup):
+        note.time += pickup
     last = None
     for tempo in sorted(read.tempos, key=lambda tempo: tempo.time) or [TempoTick(0, _MIDI_TEMPO)]:
         at = tempo.time + pickup if last is not None else 0

@@ -1,4 +1,4 @@
-"""Parsed scores on disk: MusicXML takes music21 up to 13 s a work, and what it comes to takes none."""
+"""Parsed scores on disk: MusicXML takes music21 up to 13 s a work, and ABC a process of its own."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ from partbook.errors import ScoreError
 from partbook.music.tokens import TICKS_PER_QUARTER
 
 RECIPE: Final = 1  # changes whenever a work would be parsed otherwise
-_SLOW: Final = ".mxl"
 
 
 class Parsable(Protocol):
@@ -36,6 +35,11 @@ class Parsable(Protocol):
         """General MIDI program."""
         ...
 
+    @property
+    def source(self) -> Path | None:
+        """Its MIDI file, which is quick to parse; None where it is of another kind."""
+        ...
+
     def score(self) -> ScoreTick:
         """Parse it; raises ScoreError."""
         ...
@@ -49,7 +53,7 @@ class ParsedScores:
 
     def score(self, work: Parsable) -> ScoreTick | None:
         """A work's score, from the folder where it is there; None where the work cannot be read."""
-        if not work.key.endswith(_SLOW):
+        if work.source is not None:
             return _parsed(work)
         name = hashlib.sha256(f"{RECIPE}/{_reader()}/{work.key}/{work.program}".encode()).hexdigest()
         path = self.folder / f"{name[:32]}.score"
