@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -9,8 +10,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from partbook.errors import InputError
 from partbook.evaluation import two_sample
-from partbook.evaluation.estimates import Estimate, bootstrap, share
+from partbook.evaluation.estimates import Estimate, bootstrap, median, share
 from partbook.evaluation.measures import NAMES, as_rows, measure
 from partbook.evaluation.ngrams import References
 from partbook.evaluation.originality import Catalogue
@@ -127,7 +129,8 @@ class Reference:
         """Hold a set against the works. Deterministic given the seed, which cuts pieces to length and draws folds."""
         features = tokens = None
         if min(len(candidate), len(self.works)) >= two_sample.FEWEST:
-            features, tokens = self._tell_apart(candidate, seed)
+            with contextlib.suppress(InputError):  # pieces of too few works
+                features, tokens = self._tell_apart(candidate, seed)
         pieces = candidate.pieces
         near = self._heldout.longest_runs(pieces).astype(np.float64)
         copied = self._training.longest_runs(pieces).astype(np.float64) if self._training else np.zeros(0)
@@ -139,9 +142,9 @@ class Reference:
             features=features.auc if features else Estimate.nothing(),
             tokens=tokens.auc if tokens else Estimate.nothing(),
             precision=bootstrap([precision[~np.isnan(precision)]], np.mean, seed=seed),
-            heldout_run=bootstrap([near], np.median, seed=seed),
+            heldout_run=median(near, seed=seed),
             heldout_longest=int(near.max(initial=0)),
-            training_run=bootstrap([copied], np.median, seed=seed),
+            training_run=median(copied, seed=seed),
             training_longest=int(copied.max(initial=0)),
             suspicion=tuple(features.suspicion.tolist()) if features else (),
         )
@@ -172,7 +175,7 @@ class Reference:
         tolerance = 1e-9
         inside = int(((defined >= low - tolerance) & (defined <= high + tolerance)).sum())
         return Spread(
-            median=bootstrap([defined], np.median, seed=seed),
+            median=median(defined, seed=seed),
             low=_quantiles(defined)[0],
             high=_quantiles(defined)[1],
             inside=share(inside, len(defined)),

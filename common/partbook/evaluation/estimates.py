@@ -56,6 +56,17 @@ def bootstrap(
     return Estimate(float(statistic(*groups)), float(low), float(high))
 
 
+def median(values: NDArray[np.float64], *, seed: int = 1, resamples: int = RESAMPLES) -> Estimate:
+    """The median of (pieces,), as `bootstrap` of `np.median` has it, all draws at once."""
+    if not len(values):
+        return Estimate.nothing()
+    random = np.random.Generator(np.random.Philox(seed))
+    drawn = values[random.integers(len(values), size=(resamples, len(values)))]
+    edge = (1 - LEVEL) / 2
+    low, high = np.quantile(np.median(drawn, axis=1), (edge, 1 - edge))
+    return Estimate(float(np.median(values)), float(low), float(high))
+
+
 def share(count: int, total: int) -> Estimate:
     """`count` of `total` with its exact interval."""
     from scipy.stats import binomtest

@@ -94,7 +94,7 @@ MEASURES: Final = (
     Measure("phrase_length", "Phrase length, median", "quarters", "Phrases", phrasing.phrase_length),
     Measure("phrase_regularity", "Phrases of whole bars", "", "Phrases", phrasing.phrase_regularity, 1),
     Measure("cadences", "Cadence rate", "", "Phrases", phrasing.cadences, 1),
-    Measure("ending", "Ending", "", "Phrases", phrasing.ending, 1, structural=True, whole=True),
+    Measure("ending", "Ending", "", "Phrases", phrasing.ending, 1, whole=True),
 )
 """All measures. Structural ones say in which direction human works lie; see `Measure.sense`."""
 

@@ -25,7 +25,7 @@ def mp3(samples: NDArray[np.float32], sample_rate: int, *, kbps: int | None = No
 
     how: dict[str, Any] = {}
     if kbps is not None:
-        level = 1.0 - (kbps - _LOWEST) / (_HIGHEST - _LOWEST)
+        level = min(1.0 - (kbps - _LOWEST) / (_HIGHEST - _LOWEST), 0.999)  # libsndfile refuses 1 itself
         how = {"bitrate_mode": "CONSTANT", "compression_level": level}
     encoded = io.BytesIO()
     soundfile.write(encoded, samples, sample_rate, format="MP3", subtype="MPEG_LAYER_III", **how)

@@ -247,11 +247,9 @@ class Study:
             if len(marked) >= min(GALLERY, len(measured)):
                 break
             marked.setdefault(int(index), "drawn")
-        folder = self._options.out / "pieces" / _file_name(one.title)
-        folder.mkdir(parents=True, exist_ok=True)
         shown = []
         for index, why in sorted(marked.items(), key=lambda item: ("worst", "median", "best", "drawn").index(item[1])):
-            path = folder / f"{index:03d}.mid"
+            path = self._options.out / f"{_file_name(one.title)}-{index:03d}.mid"
             path.write_bytes(measured.openings[index].score().dumps_midi())
             shown.append(Shown(measured.pieces[index].title, why, float(suspicion[index]), path))
         return tuple(shown)

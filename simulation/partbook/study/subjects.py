@@ -139,7 +139,7 @@ def of_folder(
         if path in audio:
             continue
         try:
-            pieces.append(read(ScoreTick.from_file(path), path.stem))
+            pieces.append(read(ScoreTick.from_file(path), path.stem, str(path)))
         except ScoreError as error:
             on_refusal(f"{path.name}: {error}")
         except Exception as error:  # symusic's parser raises whatever its C++ threw
@@ -147,7 +147,7 @@ def of_folder(
         on_file(path.name)
     for path, score in _transcribed(audio, tokenizer_path, on_refusal):
         if score is not None:
-            pieces.append(read(score, path.stem))
+            pieces.append(read(score, path.stem, str(path)))
         on_file(path.name)
     if not pieces:
         raise InputError(f"{folder} holds no file that can be used; see what was said of each.")
