@@ -223,7 +223,7 @@ def _laid_over(a: Melody, start_a: float, b: Melody, start_b: float, speed: floa
     step_b = step_a / speed
     before = min((start_a - a.onset[0]) / step_a, (start_b - b.onset[0]) / step_b, STRETCH)
     after = min((a.onset[-1] - start_a) / step_a, (b.onset[-1] - start_b) / step_b, STRETCH)
-    time = np.arange(-int(before), int(after) + 1)
+    time = np.arange(-int(before), int(after) + 1, dtype=np.float64)
     if len(time) < STRETCH:
         return 0.0
     high, low = a.sounding(start_a + time * step_a), b.sounding(start_b + time * step_b) + higher

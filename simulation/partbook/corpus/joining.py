@@ -54,7 +54,9 @@ def grouped(collections: Mapping[str, Mapping[str, Path]], cache: Path, watch: W
     watch.stage("Looking for tunes that two works share", 1)
     found = [link for link in links(read) if link.second >= count]
     place = {key: number for number, key in enumerate(dict.fromkeys([*keys, *shipped()]))}
-    found += [Link(*sorted((place[family], place[key])), 1.0, 1.0) for key, family in shipped().items()]
+    for key, family in shipped().items():
+        first, second = sorted((place[family], place[key]))
+        found.append(Link(first, second, 1.0, 1.0))
     result = families(list(place), found)
     write_whole(path, json.dumps(result).encode())
     watch.step("")
