@@ -75,7 +75,7 @@ def show(
         for pool in POOLS:
             own = library.pool(name, pool)
             read = [score for _, score in zip(own, scores, strict=False) if score is not None]
-            row = {
+            row: dict[str, Any] = {
                 "collection": name,
                 "pool": pool,
                 "works": len(own),
@@ -93,7 +93,7 @@ def show(
         table.add_column(head, justify="left" if head in _HEADS[:2] else "right", overflow="fold")
     for row in rows:
         if row["works"]:
-            table.add_row(row["collection"], row["pool"], *(f"{row[head]:,}" for head in _HEADS[2:]))
+            table.add_row(row["collection"], row["pool"], *[f"{row[head]:,}" for head in _HEADS[2:]])
     console = Console()
     console.print(table)
     if unreadable := sum(row["unreadable"] for row in rows):
@@ -133,7 +133,9 @@ def export(
 
 
 def _seconds(score: ScoreTick) -> float:
-    return float(score.to("second").end())
+    from partbook.music.tokens import in_seconds
+
+    return float(in_seconds(score).end())
 
 
 def _shared(library: Library) -> list[str]:

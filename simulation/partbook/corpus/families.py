@@ -17,17 +17,15 @@ The table of what is installed ships with the package, and a test holds it to be
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from partbook.corpus.melody import LENGTH, NGRAMS, Melody, melodies, melodies_of_musicxml, ngrams
+from partbook.corpus.parallel import over
 from partbook.corpus.table import TABLE, table_of
 from partbook.errors import ScoreError
 from partbook.simulation.collections import COLLECTIONS, corpus, tune_at, works
@@ -87,10 +85,9 @@ def tune(key: str) -> Tune:
 def tunes(keys: Sequence[str], on_work: Callable[[str], None] = lambda _: None) -> list[Tune]:
     """The melodies of works of the installed corpus, read in parallel."""
     found = []
-    with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
-        for key, read in zip(keys, pool.map(tune, keys, chunksize=32), strict=True):
-            found.append(read)
-            on_work(key)
+    for key, read in zip(keys, over(keys, tune), strict=True):
+        found.append(read)
+        on_work(key)
     return found
 
 
@@ -226,7 +223,7 @@ def _laid_over(a: Melody, start_a: float, b: Melody, start_b: float, speed: floa
     step_b = step_a / speed
     before = min((start_a - a.onset[0]) / step_a, (start_b - b.onset[0]) / step_b, STRETCH)
     after = min((a.onset[-1] - start_a) / step_a, (b.onset[-1] - start_b) / step_b, STRETCH)
-    time = np.arange(-int(before), int(after) + 1)
+    time = np.arange(-int(before), int(after) + 1, dtype=np.float64)
     if len(time) < STRETCH:
         return 0.0
     high, low = a.sounding(start_a + time * step_a), b.sounding(start_b + time * step_b) + higher

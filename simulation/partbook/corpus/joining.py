@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Final
 
@@ -18,6 +15,7 @@ from safetensors.numpy import load, save
 from partbook.corpus.families import VERSION, Link, Tune, families, installed_keys, links, tunes
 from partbook.corpus.melody import Melody, melodies
 from partbook.corpus.midi import score_of_midi
+from partbook.corpus.parallel import over
 from partbook.corpus.parsed import write_whole
 from partbook.corpus.table import TABLE, shipped
 from partbook.corpus.watching import Watcher
@@ -54,16 +52,15 @@ def grouped(collections: Mapping[str, Mapping[str, Path]], cache: Path, watch: W
         keys += list(files)
         read += _folder(name, files, cache / f"melodies-{prints[name][:32]}.safetensors", watch)
     watch.stage("Looking for tunes that two works share", 1)
-    found = [link for link in links(read) if link.second >= count] + _as_shipped(keys[:count])
-    result = families(keys, found)
+    found = [link for link in links(read) if link.second >= count]
+    place = {key: number for number, key in enumerate(dict.fromkeys([*keys, *shipped()]))}
+    for key, family in shipped().items():
+        first, second = sorted((place[family], place[key]))
+        found.append(Link(first, second, 1.0, 1.0))
+    result = families(list(place), found)
     write_whole(path, json.dumps(result).encode())
     watch.step("")
     return result
-
-
-def _as_shipped(keys: Sequence[str]) -> list[Link]:
-    place = {key: number for number, key in enumerate(keys)}
-    return [Link(place[family], place[key], 1.0, 1.0) for key, family in shipped().items() if key in place]
 
 
 def _installed(keys: Sequence[str], cache: Path, watch: Watcher) -> list[Tune]:
@@ -80,10 +77,10 @@ def _folder(name: str, files: Mapping[str, Path], path: Path, watch: Watcher) ->
     if (kept := _kept(path, len(files))) is None:
         watch.stage(f"Reading melodies of {name}", len(files))
         kept = []
-        with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
-            for file, tune in zip(files.values(), pool.map(_tune, files.values(), chunksize=16), strict=True):
-                kept.append(tune)
-                watch.step(file.stem)
+        paths = list(files.values())
+        for path_read, tune in zip(paths, over(paths, _tune), strict=True):
+            kept.append(tune)
+            watch.step(path_read.stem)
         write_whole(path, _bytes_of(kept))
     return kept
 

@@ -14,15 +14,11 @@ So no tune that anybody plays or measures by is in any `base` pool. What a famil
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import hashlib
 import os
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Final
 
@@ -30,6 +26,7 @@ from symusic.core import ScoreTick
 
 from partbook.corpus.joining import grouped
 from partbook.corpus.midi import score_of_midi
+from partbook.corpus.parallel import over
 from partbook.corpus.parsed import ParsedScores
 from partbook.corpus.watching import NoWatcher, Watcher
 from partbook.errors import InputError
@@ -43,7 +40,6 @@ HELDOUT_MOST: Final = 150
 DEAL: Final = "partbook/v1/deal"
 PROGRAMS: Final = {AIRS: 73, "openscore-quartets": 40}  # General MIDI: flute, violin; the others are on the piano
 _TEMPO: Final = 120.0
-_FEW: Final = 32  # works that are parsed sooner than a process has started
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,15 +154,9 @@ class Library:
     ) -> list[ScoreTick | None]:
         """The same, one entry a work, None where it cannot be read: parsed in parallel, and kept where that is slow."""
         found: list[ScoreTick | None] = []
-        with contextlib.ExitStack() as stack:
-            each = map
-            if len(works) > _FEW:
-                pool = ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn"))
-                stack.callback(pool.shutdown, cancel_futures=True)
-                each = functools.partial(pool.map, chunksize=8)  # type: ignore[assignment]
-            for work, score in zip(works, each(self._parsed.score, works), strict=True):
-                found.append(score)
-                on_work(work.title)
+        for work, score in zip(works, over(works, self._parsed.score), strict=True):
+            found.append(score)
+            on_work(work.title)
         return found
 
 
