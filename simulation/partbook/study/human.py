@@ -33,9 +33,7 @@ class Works:
 
 
 def mixed(library: Library, pool: Pool, count: int, *, seed: int, on_work: Callable[[str], None]) -> Works:
-    """`count` works of a pool of the four collections, fewer where works cannot be read or the pool has fewer.
-
-    A collection that is short of works lends its places to the others.
+    """`count` works of a pool of the four collections, or as many as keep the mixture.
 
     Args:
         library: to draw from.
@@ -47,6 +45,7 @@ def mixed(library: Library, pool: Pool, count: int, *, seed: int, on_work: Calla
     sizes = {name: len(library.pool(name, "base")) for name in STYLES}
     share = {name: sizes[name] ** 0.5 / sum(size**0.5 for size in sizes.values()) for name in STYLES}
     pools = {name: library.pool(name, pool) for name in STYLES}
+    # A collection that is short of works lends its places to the others.
     wanted, left, open_names = dict.fromkeys(STYLES, 0), count, list(STYLES)
     while left > 0 and open_names:
         weight = sum(share[name] for name in open_names)
