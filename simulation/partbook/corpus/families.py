@@ -9,6 +9,11 @@
    that share most of what they have need not: a tune may be set in another metre.
 4. Works that are linked, be it through others, are one family.
 
+Measured on the 4,703 installed works: 676 families of 1,782 works, the largest of 13 (O Haupt voll Blut und Wunden). Of
+24 pairs just over the bar, drawn by chance and read, 21 are one tune or share a strain, and of chorales against dance
+tunes that share as many n-grams as are asked for, 2 % agree by chance. Of pairs under one title, 81 % of chorales and
+54 % of dance tunes are one family; the others that were looked at are other tunes under the same name.
+
 The table of what is installed ships with the package, and a test holds it to be what these steps give:
 
     python -m partbook.corpus.families
