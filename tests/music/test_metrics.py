@@ -1,15 +1,12 @@
-"""The figures that tell music from noise, on pieces whose figures are known."""
+"""The longest shared passage, against its definition tried at every pair of places."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from partbook.errors import ScoreError
-from partbook.music.metrics import copied_span, figures, overlap, pitch_class_histogram, typical
+from partbook.music.metrics import copied_span
 from partbook.music.notes import Notes
-
-MAJOR = (0, 2, 4, 5, 7, 9, 11)
 
 
 def tune(pitches, step=0.25, duration=0.25, start=0.0):
@@ -22,63 +19,6 @@ def noise(count=400, seed=1):
     return Notes.from_rows(
         [(float(t), float(draw.exponential(0.3)) + 0.02, int(draw.integers(36, 96)), 80) for t in onset]
     )
-
-
-def test_a_scale_has_the_figures_of_a_scale():
-    f = figures(tune([60 + step for step in MAJOR]))
-    assert (f.notes, f.lowest, f.highest, f.pitch_range) == (7, 60, 71, 11)
-    assert f.seconds == pytest.approx(1.75)
-    assert f.density == pytest.approx(4.0)
-    assert f.in_scale == pytest.approx(1.0)
-    assert f.pitch_class_entropy == pytest.approx(np.log2(7))
-    assert f.inter_onset == pytest.approx(0.25)
-    assert f.polyphony == pytest.approx(1.0)
-    assert f.duration_mean == f.duration_median == 0.25
-    assert f.pulse == pytest.approx(1.0)
-
-
-def test_noise_is_told_from_music():
-    music, random = figures(tune([60 + MAJOR[(3 * i) % 7] for i in range(200)])), figures(noise())
-    assert random.in_scale < 0.75 < music.in_scale
-    assert random.pitch_class_entropy > 3.4 > music.pitch_class_entropy
-    assert random.pulse < 0.6 < music.pulse
-
-
-def test_polyphony_counts_only_the_time_in_which_something_sounds():
-    chord = Notes.from_rows([(0.0, 1.0, p, 80) for p in (60, 64, 67)] + [(5.0, 1.0, 72, 80)])
-    assert figures(chord).polyphony == pytest.approx(2.0)
-    nested = Notes.from_rows([(0.0, 4.0, 48, 80), (1.0, 1.0, 60, 80), (3.0, 2.0, 62, 80)])
-    assert figures(nested).polyphony == pytest.approx(7.0 / 5.0)
-
-
-def test_the_notes_of_a_chord_are_one_attack():
-    rows = [(beat + jitter, 0.4, pitch, 80) for beat in (0.0, 0.5, 1.0) for jitter, pitch in ((0.0, 60), (0.02, 64))]
-    assert figures(Notes.from_rows(rows)).inter_onset == pytest.approx(0.5)
-
-
-def test_a_single_note_can_be_measured_and_nothing_cannot():
-    f = figures(tune([60]))
-    assert (f.inter_onset, f.pulse, f.pitch_class_entropy, f.in_scale) == (0.0, 0.0, 0.0, 1.0)
-    with pytest.raises(ScoreError):
-        figures(tune([]))
-
-
-def test_the_typical_piece_is_the_mean():
-    mean = typical([figures(tune([60, 62])), figures(tune([60, 62, 64, 65]))])
-    assert mean.notes == 3.0
-    assert sum(mean.pitch_classes) == pytest.approx(1.0)
-    with pytest.raises(ScoreError):
-        typical([])
-
-
-def test_histograms_overlap_wholly_partly_or_not_at_all():
-    c, d = pitch_class_histogram(tune([60, 72])), pitch_class_histogram(tune([62]))
-    both = pitch_class_histogram(tune([60, 62]))
-    assert (overlap(c, c), overlap(c, d), overlap(c, both)) == (1.0, 0.0, 0.5)
-    assert overlap([2, 2], [5, 5]) == 1.0
-    for wrong in ([1.0], [0.0, 0.0], [2.0, -1.0]):
-        with pytest.raises(ScoreError):
-            overlap([1.0, 1.0], wrong)
 
 
 def slow_copied_notes(a, b, tolerance=0.06):

@@ -14,10 +14,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from tunes import tune
 
 from partbook.errors import InputError
+from partbook.evaluation.brief import Brief, brief
+from partbook.evaluation.reading import read
 from partbook.music.mastering import Sound
-from partbook.music.metrics import figures
 from partbook.music.notes import Notes
 from partbook.music.rendering import write_wav
 from partbook.simulation.pictures import LabelCurve, piano_roll
@@ -35,6 +37,11 @@ from partbook.simulation.report import (
 )
 
 TUNE = Notes.from_rows([(i * 0.25, 0.25, 60 + (0, 2, 4, 5, 7, 9, 11)[i % 7], 40 + 5 * (i % 12)) for i in range(40)])
+MUSIC: Brief = brief(
+    [("The release", "generator", [read(tune(number), f"piece {number}") for number in range(3)])],
+    [read(tune(number), f"work {number}") for number in range(3)],
+    reference="three <tunes>",
+)
 VOID = {"meta", "img", "br", "link", "input", "hr", "source"}
 
 
@@ -44,14 +51,13 @@ def example(folder: Path) -> DemoReport:
     tone = (0.5 * np.sin(2 * np.pi * 440 * time)).astype(np.float32)
     write_wav(folder / "free.wav", Sound(np.stack([tone, tone], axis=1), 44_100))
     piano_roll(TUNE, folder / "free.png", title="Free", split_at=None)
-    of = figures(TUNE)
 
     def label(name, before, after):
         curve = LabelCurve(name, ((0, before), (1, (before + after) / 2), (2, after)), ((1, 2.0), (2, 1.9)))
         refused = (("broken <1>.wav", "ends before its header says"),)
         return LabelReport(
             name, "Songs & dances", "harp", 37, 2468.0, 98765, refused, 11, 4321, before, after, curve, 19,
-            1_234_567, 7_654_321, of,
+            1_234_567, 7_654_321,
         )  # fmt: skip
 
     return DemoReport(
@@ -81,10 +87,11 @@ def example(folder: Path) -> DemoReport:
         pieces=(
             PieceReport(
                 "Free", "From nothing.", 9, folder / "free.wav", folder / "free.mid", folder / "free.png",
-                0.5, -6.0, of, 7, 37,
+                0.5, -6.0, 40, 60, 71, 7, 37,
             ),
         ),
         model=ModelFacts("r-1", "ab" * 32, "cd" * 32, "ef" * 16, 6_800_000, 54_321),
+        music=MUSIC,
         machine=(("Cores", "2"),),
         limits=("One seed.",),
     )  # fmt: skip
@@ -176,7 +183,7 @@ def test_the_numbers_on_the_page_are_the_ones_given(written):
         "2.5000", "2.2500", "-0.2500", "+0.1250", "98,765", "4,321", "41 min 08 s", "1.2 MB", "7.7 MB",
         "1 of 2", "1 min 04 s", "400.0 kB", "120.0 kB", "54,321", "0.75", "4242", "7 notes",
         "4.25 s", "12.3 ms", "4.00 s", "100.0 kB", "121212121212", "Once a label fell away",
-        "It left <nothing> behind.",
+        "It left <nothing> behind.", "held against 3 human works (three <tunes>)", "wrote 3 pieces",
         report.model.base_sha256,
     ):  # fmt: skip
         assert number in text, number
@@ -305,6 +312,7 @@ def test_the_json_holds_the_same_report_and_no_folder_names(tmp_path):
     assert data["labels"][0]["curve"]["held_out"][0] == [0, 2.5]
     assert data["pieces"][0]["wav"] == "free.wav"
     assert data["locks"]["masks"] is True
+    assert data["music"]["sets"]["Random notes"]["pieces"] == 3
     assert data["history"][1]["dropped"][0]["member"] == "A&B"
     assert data["history"][0]["exchanges"]["train"] == 3.5
     assert data["exchanges"][2]["bytes_received"] == 658_400

@@ -74,7 +74,7 @@ COLLECTIONS: Final = (
     Collection(
         "ryansMammoth", "Mammoth Strings", "Ryan's fiddle tunes", "steel-string guitar", 25, (24, 400), 100, 150, 120
     ),
-    Collection("monteverdi", "Cremona", "Monteverdi's madrigals", "harpsichord", 6, (6, 22), 8, 16, 112),
+    Collection("monteverdi", "Cremona", "Monteverdi's madrigals", "harpsichord", 6, (6, 22), 6, 20, 112),
 )
 
 
