@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from trio import Trio
+from tunes import tune
 from typer.testing import CliRunner
 
 from partbook.coordinator.checkpoints import Checkpoints, FederationState, RoundRecord
@@ -14,10 +17,14 @@ from partbook.coordinator.cli import app
 from partbook.coordinator.home import Home, init
 from partbook.coordinator.privacy import spent_by
 from partbook.coordinator.releasing import release
-from partbook.errors import AlteredFile, ConfigError
+from partbook.coordinator.validation import write_validation
+from partbook.errors import AlteredFile, ConfigError, GenerationError
+from partbook.evaluation.brief import HEADLINES
+from partbook.evaluation.language_model import LanguageModel, Transformer
 from partbook.generator.release import open_release
 from partbook.model.adapter import adapter_state, attach, state_hash, unflatten
 from partbook.model.checkpoint import load_model
+from partbook.music.recording import Recording
 from partbook.plan.step import Motion
 from partbook.plan.training import DistributedDp
 
@@ -115,3 +122,82 @@ def test_the_command_prints_one_json_object(trio: Trio, home: Home, tmp_path: Pa
     about = json.loads(found.stdout)
     assert about["release"] == open_release(tmp_path / "out", signer=None).id
     assert about["signer"] == trio.roster.coordinator.fingerprint
+
+
+# ---------------------------------------------------------------------- is it music?
+
+
+def with_validation(trio: Trio, home: Home, recordings: list[Recording]) -> Home:
+    """The home, with public recordings to hold the release's pieces against."""
+    folder = home.folder / "validation"
+    for label, some in (("Alto", recordings[:1]), ("Bass", recordings[1:])):
+        write_validation(folder, label, some)
+    finished(trio, home)
+    return dataclasses.replace(home, federation=home.federation.model_copy(update={"validation": folder}))
+
+
+def noted(model: LanguageModel, seeds: Sequence[int], *_: object, **__: object) -> list[NDArray[np.int16]]:
+    """A trained model would write notes; the tests' writes silence."""
+    return [model.tokenizer.encode(tune(seed)) for seed in seeds]
+
+
+def test_a_release_says_how_its_pieces_compare_with_human_works(
+    trio: Trio, home: Home, recordings: list[Recording], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Transformer, "sample_many", noted)
+    steps: list[str] = []
+    ready = with_validation(trio, home, recordings)
+    release(ready, tmp_path / "out", delta=1e-5, pieces=2, on_step=steps.append)
+    music = open_release(tmp_path / "out", signer=trio.roster.coordinator).about["music"]
+    assert music["reference"] == "the public validation recordings, as a node hears them"
+    assert music["works"] == len(recordings)
+    assert set(music["sets"]) == {"The release", "Their bars shuffled", "Random notes"}
+    ours = music["sets"]["The release"]
+    assert ours["pieces"] == 2
+    assert ours["auc_features"] == [None, None, None]  # too few to say
+    assert set(ours["median"]) == set(music["human_10_50_90"]) == set(HEADLINES)
+    assert ours["median"]["density"][0] > 0
+    assert steps[-1] == "Random notes"
+
+
+def test_no_pieces_or_no_validation_recordings_say_nothing_of_music(
+    trio: Trio, home: Home, recordings: list[Recording], tmp_path: Path
+) -> None:
+    ready = with_validation(trio, home, recordings)
+    assert "music" not in release(ready, tmp_path / "none", delta=1e-5, pieces=0).about
+    assert "music" not in release(home, tmp_path / "nothing", delta=1e-5, pieces=2).about
+
+
+def test_a_model_that_writes_silence_is_released_without_its_pieces_alone(
+    trio: Trio, home: Home, recordings: list[Recording], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    silence = np.zeros(0, dtype=np.int16)
+    monkeypatch.setattr(Transformer, "sample_many", lambda model, seeds, *_, **__: [silence] * len(seeds))
+    ready = with_validation(trio, home, recordings)
+    with pytest.raises(GenerationError, match=r"2 of 2 seeds led to no note.*--pieces 0"):
+        release(ready, tmp_path / "out", delta=1e-5, pieces=2)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_release_that_exists_is_refused_before_pieces_are_written(
+    trio: Trio, home: Home, recordings: list[Recording], tmp_path: Path
+) -> None:
+    ready = with_validation(trio, home, recordings)
+    (tmp_path / "out").mkdir()
+    steps: list[str] = []
+    with pytest.raises(ConfigError, match="exists already"):
+        release(ready, tmp_path / "out", delta=1e-5, pieces=2, on_step=steps.append)
+    assert steps == []
+
+
+def test_the_command_says_it_in_a_line(
+    trio: Trio, home: Home, recordings: list[Recording], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Transformer, "sample_many", noted)
+    with_validation(trio, home, recordings)
+    path = home.folder / "federation.toml"
+    path.write_text(f"validation = {json.dumps(str(home.folder / 'validation'))}\n" + path.read_text())
+    command = ["release", "--home", str(home.folder), "--out", str(tmp_path / "out"), "--pieces", "2"]
+    found = CliRunner().invoke(app, command, catch_exceptions=False)
+    assert found.exit_code == 0, found.output
+    assert f"told from {len(recordings)} human works: too few pieces or works to say" in found.stdout

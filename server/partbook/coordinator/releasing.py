@@ -10,7 +10,7 @@ from partbook.coordinator.checkpoints import Checkpoints, RoundRecord
 from partbook.coordinator.home import Home
 from partbook.coordinator.privacy import PrivacyStatement, statement
 from partbook.coordinator.validation import ValidationSet
-from partbook.errors import ConfigError
+from partbook.errors import ConfigError, GenerationError
 from partbook.evaluation.brief import PIECES, Brief, as_heard, brief, freely
 from partbook.generator.release import Release, pack_release, unreleased
 from partbook.identity.keys import IdentityKey
@@ -91,8 +91,11 @@ def _music(base: Path, adapter: Path, validation: Path, pieces: int, on_step: Ca
     held = [one for many in ValidationSet.read(validation).by_label.values() for one in many]
     human = as_heard(held, made.tokenizer)
     model = Transformer("The release", made.model, made.tokenizer)
-    with one_thread_within():
-        written = freely(model, pieces, on_piece=lambda count: on_step(f"piece {count}"))
+    try:
+        with one_thread_within():
+            written = freely(model, pieces, on_piece=lambda count: on_step(f"piece {count}"))
+    except GenerationError as error:
+        raise GenerationError(f"{error} With --pieces 0 it is released all the same.") from error
     reference = "the public validation recordings, as a node hears them"
     return brief([("The release", "generator", written)], human, reference=reference, on_step=on_step)
 

@@ -24,9 +24,9 @@ def is_it_music(brief: Brief) -> str:
     ]
     for name in HEADLINES:
         measure = by_name(name)
-        low, middle, high = (_number(x) for x in brief.bands[name])
+        band = "–" if math.isnan(brief.bands[name][0]) else " – ".join(map(_number, brief.bands[name]))
         title = f"{measure.title} ({measure.unit})" if measure.unit else measure.title
-        rows.append((title, f"{low} – {middle} – {high}", *(_median(brief, row, name) for row in brief.rows)))
+        rows.append((title, band, *(_median(brief, row, name) for row in brief.rows)))
     columns = ("", "Human works, 10 – 50 – 90 %", *(f"{r.title} ({r.comparison.pieces})" for r in brief.rows))
     return (
         f"<h3>Is it music?</h3><p>{escape(_verdict(brief))} The release wrote {first.comparison.pieces} pieces of "
