@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Final
 
 import numpy as np
@@ -153,12 +154,21 @@ def freely(
     return found
 
 
-def as_heard(recordings: Sequence[Recording], tokenizer: Tokenizer) -> list[Reading]:
-    """Recordings as a node wrote them down; those without a note that can be measured are left out."""
+def as_heard(
+    recordings: Sequence[Recording], tokenizer: Tokenizer, works: Mapping[str, str] = MappingProxyType({})
+) -> list[Reading]:
+    """Recordings as a node wrote them down; those without a note that can be measured are left out.
+
+    Args:
+        recordings: of public works.
+        tokenizer: that they are written with.
+        works: by a recording's title the work that it is of, as `Reading.work` names it; its title where not given.
+    """
     found = []
     for recording in recordings:
         try:
-            found.append(read(tokenizer.decode(recording.ids), recording.title))
+            title = recording.title
+            found.append(read(tokenizer.decode(recording.ids), title, works.get(title, "")))
         except ScoreError:
             continue
     return found

@@ -44,7 +44,9 @@ def release(
         on_step: told what is done of that.
 
     Raises:
-        ConfigError: no round is finished, the labels have not handed the newest model over, `out` exists, or δ is none.
+        ConfigError: no round is finished, the labels have not handed the newest model over, `out` exists, δ is none, or
+            the validation recordings are missing.
+        GenerationError: the model writes silence; 0 `pieces` releases it all the same.
         AlteredFile: a checkpoint or the base model is not what it should be.
     """
     config, roster = home.federation, home.roster()
@@ -75,6 +77,8 @@ def release(
         "federation": {"name": roster.federation, "roster": roster.hash},
         "sources": list(sources),
     }
+    if out.exists():  # said before pieces are written, which takes a minute
+        raise ConfigError(f"{out} exists already; a release is never overwritten: choose another folder.")
     if pieces and config.validation:
         about["music"] = _music(base, adapter, config.validation, pieces, on_step).about()
     return pack_release(base, adapter, out, key, about)

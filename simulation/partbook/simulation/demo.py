@@ -258,9 +258,13 @@ class Demo:
     def _music(self, validation: ValidationSet) -> Brief:
         options, watch = self._options, self._watch
         made = unreleased(options.base, self._adapter)
-        held = [recording for many in validation.by_label.values() for recording in many]
+        library, held = Library.open(), []
+        for label in self._labels:  # a work that is played is the work that it is among the scores
+            families = {work.key: work.family for work in library.pool(label.collection.name, "heldout")}
+            works = {take.path.stem: families[take.work.key] for take in label.heldout_takes}
+            held += as_heard(validation.by_label[label.name], made.tokenizer, works)
         with self._stage("Is it music? Pieces against held-out works", options.evaluated + HUMAN + 5):
-            human = mixed(Library.open(), "heldout", HUMAN, seed=options.seed, on_work=watch.step)
+            human = mixed(library, "heldout", HUMAN, seed=options.seed, on_work=watch.step)
             model = Transformer("The release", made.model, made.tokenizer)
             with one_thread_within():
                 pieces = freely(
@@ -269,7 +273,7 @@ class Demo:
             return brief(
                 [
                     ("The release", "generator", pieces),
-                    ("Held-out works as nodes hear them", "human", as_heard(held, made.tokenizer)),
+                    ("Held-out works as nodes hear them", "human", held),
                 ],
                 human.pieces,
                 reference="held-out scores of the four collections",

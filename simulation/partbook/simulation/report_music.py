@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from html import escape
 
-from partbook.evaluation.brief import HEADLINES, Brief, BriefRow
+from partbook.evaluation.brief import HEADLINES, QUARTERS, Brief, BriefRow
 from partbook.evaluation.estimates import Estimate
 from partbook.evaluation.measures import by_name
 from partbook.simulation.report_parts import table
@@ -29,9 +29,10 @@ def is_it_music(brief: Brief) -> str:
         rows.append((title, f"{low} – {middle} – {high}", *(_median(brief, row, name) for row in brief.rows)))
     columns = ("", "Human works, 10 – 50 – 90 %", *(f"{r.title} ({r.comparison.pieces})" for r in brief.rows))
     return (
-        f"<h3>Is it music?</h3><p>{escape(_verdict(brief))} The release wrote {first.comparison.pieces} pieces of 64 "
-        f"quarters out of nothing; they are held against {brief.works} human works ({escape(brief.reference)}). Each "
-        "number is the median over pieces, marked * outside the band in which eight of ten human works lie. "
+        f"<h3>Is it music?</h3><p>{escape(_verdict(brief))} The release wrote {first.comparison.pieces} pieces of "
+        f"{QUARTERS:g} quarters out of nothing; they are held against {brief.works} human works "
+        f"({escape(brief.reference)}). Each number is the median over pieces, marked * outside the band in which eight "
+        "of ten human works lie. "
         "<code>partbook evaluate</code> measures all there is, at length.</p>"
         + table(columns, rows, caption="The release's pieces, human works, and noise")
     )
@@ -40,9 +41,12 @@ def is_it_music(brief: Brief) -> str:
 def _verdict(brief: Brief) -> str:
     row = brief.rows[0]
     auc = row.comparison.features
-    inside = sum(not _outside(brief, row, name) for name in HEADLINES)
+    known = [name for name in HEADLINES if not math.isnan(row.comparison.measures[name].median.value)]
+    known = [name for name in known if not math.isnan(brief.bands[name][0])]
+    inside = sum(not _outside(brief, row, name) for name in known)
+    medians = f"{inside} of {len(known)} medians lie where human works do."
     if math.isnan(auc.value):
-        return f"There are too few pieces to say; {inside} of {len(HEADLINES)} medians lie where human works do."
+        return f"There are too few pieces to say; {medians}"
     if auc.value >= 0.95:
         said = "No: a small classifier tells nearly every piece of the release from human works"
     elif auc.value >= 0.75:
@@ -51,13 +55,13 @@ def _verdict(brief: Brief) -> str:
         said = "Nearly: a small classifier has trouble telling the release's pieces from human works"
     else:
         said = "By these measures, yes: a small classifier cannot tell the release's pieces from human works"
-    return f"{said} (AUC {_auc(auc)}); {inside} of {len(HEADLINES)} medians lie where human works do."
+    return f"{said} (AUC {_auc(auc)}); {medians}"
 
 
 def _outside(brief: Brief, row: BriefRow, name: str) -> bool:
     median = row.comparison.measures[name].median.value
     low, _, high = brief.bands[name]
-    return not (math.isnan(median) or low - 1e-9 <= median <= high + 1e-9)
+    return not (math.isnan(median + low + high) or low - 1e-9 <= median <= high + 1e-9)
 
 
 def _median(brief: Brief, row: BriefRow, name: str) -> str:

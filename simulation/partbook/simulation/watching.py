@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Self
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 
@@ -40,21 +41,21 @@ class RichWatcher:
         """Begin a new bar."""
         self._finish()
         self._name, self._began = name, time.monotonic()
-        self._task = self._progress.add_task(name, total=total, what="")
+        self._task = self._progress.add_task(escape(name), total=total, what="")
 
     def step(self, what: str) -> None:
         """Move the bar on by one."""
         if self._task is not None:
-            self._progress.update(self._task, advance=1, what=what[:48])
+            self._progress.update(self._task, advance=1, what=escape(what[:48]))
 
     def now(self, what: str) -> None:
         """Say what is being done."""
         if self._task is not None:
-            self._progress.update(self._task, what=what[:48])
+            self._progress.update(self._task, what=escape(what[:48]))
 
     def note(self, text: str) -> None:
         """Print a line above the bars."""
-        self._progress.console.print(text)
+        self._progress.console.print(text, markup=False)
 
     def _finish(self) -> None:
         if self._task is None:
@@ -62,4 +63,4 @@ class RichWatcher:
         self._progress.update(self._task, what="")
         self._task = None
         if not self._console.is_terminal:
-            self._console.print(f"{self._name}: {time.monotonic() - self._began:.0f} s")
+            self._console.print(f"{self._name}: {time.monotonic() - self._began:.0f} s", markup=False)

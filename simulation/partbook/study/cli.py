@@ -31,7 +31,9 @@ def evaluate(
     ] = None,
     pieces: Annotated[int, typer.Option(min=10, max=1000, help="Pieces that a model writes.")] = 64,
     seed: Annotated[int, typer.Option(min=0, max=20_000, help="Of everything that is drawn.")] = 1,
-    scale: Annotated[bool, typer.Option(help="Add human works, shuffled bars and random notes as a scale.")] = True,
+    scale: Annotated[
+        bool, typer.Option(help="Add human works, shuffled bars and random notes as a scale; not beside a --reference.")
+    ] = True,
     heard: Annotated[bool, typer.Option(help="Nats on held-out works as recordings too (made once, minutes).")] = False,
     sound: Annotated[bool, typer.Option(help="Fréchet audio distance and inception-style score.")] = True,
     originality: Annotated[bool, typer.Option(help="Look for passages of the base's training works.")] = True,
@@ -39,11 +41,11 @@ def evaluate(
 ) -> None:
     """Measure pieces, and hold them against human works: measures, two-sample tests, likelihood, sound, copies."""
     one_thread()
-    from partbook.evaluation.table import print_table
     from rich.console import Console
 
     from partbook.errors import ConfigError
     from partbook.evaluation.page import write_page
+    from partbook.evaluation.table import print_table
     from partbook.simulation.watching import RichWatcher
     from partbook.study.study import Options, Study
     from partbook.study.subjects import SCALE
@@ -65,7 +67,8 @@ def evaluate(
     )
     with RichWatcher(Console(stderr=True)) as watcher:
         evaluation = Study(options, watcher).run()
-    page = write_page(evaluation, out)
+        watcher.stage("Making the page", sum(len(subject.gallery) for subject in evaluation.subjects))
+        page = write_page(evaluation, out, watcher.step)
     if as_json:
         typer.echo(evaluation.to_json(), nl=False)
         return

@@ -20,6 +20,7 @@ from partbook.evaluation.reading import Reading
 from partbook.evaluation.results import Evaluation, Hand, Shown, StyleTest, Subject, Surprise
 from partbook.evaluation.styles import Styles
 from partbook.model.checkpoint import BASE
+from partbook.simulation.results import machine_facts
 from partbook.study import subjects
 from partbook.study.human import STYLES, Works, mixed, readings
 from partbook.study.subjects import HUMAN, RANDOM, SCALE, SHUFFLED, Named
@@ -50,10 +51,11 @@ class Options:
 
     Attributes:
         names: subjects, as `subjects.named` reads them.
-        out: folder for the results; the galleries' MIDI files go there.
+        out: folder for the results; the galleries' MIDI files go there. In no folder that is evaluated.
         reference: a folder of human works; the held-out works of the public collections where None.
         data: folders of further public works, whose held-out works count in the surprise.
-        pieces: that a model writes, and human works that they are held against at most.
+        pieces: that a model writes.
+        human: works that pieces are held against at most, and as many others that `human`, `shuffled`, `random` are.
         seed: of everything that is drawn.
         surprise, heard, sound, style, originality: what to measure beside the notes: nats on held-out works, the same
             as recordings, how it sounds to the embedder, whose style conditioned pieces are in, copies.
@@ -79,9 +81,25 @@ class Study:
     """One evaluation. `run` does everything."""
 
     def __init__(self, options: Options, watcher: Watcher) -> None:
-        """Raises InputError, or what `subjects.named` raises, for a subject that is none."""
+        """Open what is to be evaluated.
+
+        Raises:
+            InputError: there is nothing to evaluate, a folder holds no pieces, or `out` lies in one that does.
+            PartbookError: what `subjects.named` raises of a subject.
+        """
         self._options, self._watch = options, watcher
+        self._notes: list[str] = []
+        self._files: dict[Path, bytes] = {}  # of the galleries, written when all is done
+        if not options.names:
+            raise InputError("There is nothing to evaluate; name a model or a folder.")
         self._named = [subjects.named(name) for name in options.names]
+        if options.reference is not None and not (options.reference.is_dir() and subjects.count_of(options.reference)):
+            raise InputError(
+                f"{options.reference} holds neither MIDI nor audio to hold pieces against; check the path."
+            )
+        for folder in (options.reference, *(one.folder for one in self._named)):
+            if folder is not None and options.out.resolve().is_relative_to(folder.resolve()):
+                raise InputError(f"{options.out} lies in {folder}, whose files are evaluated; choose another folder.")
         titles = [one.title for one in self._named]
         # Two releases of one name are told apart by their folders.
         self._named = [
@@ -90,10 +108,20 @@ class Study:
         ]
 
     def run(self) -> Evaluation:
-        """Do it all."""
+        """Do it all.
+
+        Raises:
+            InputError: `out` cannot be made, or no file of a folder can be used.
+            ConfigError: a baseline has learnt from works which it would be surprised by.
+            GenerationError: a model writes silence.
+        """
         options, watch = self._options, self._watch
-        options.out.mkdir(parents=True, exist_ok=True)
-        library = Library.open(options.data)
+        try:
+            options.out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"{options.out} cannot be made ({error.strerror}); choose another folder.") from error
+        library = Library.open(options.data, watch=watch)
+        self._refuse_known(library)
         works = self._reference_works(library)
         watch.stage("Measuring the reference", len(works))
         measured = MeasuredSet.of("reference", works.pieces, watch.step)
@@ -102,7 +130,12 @@ class Study:
         styles = self._styles(works, measured)
         ears = self._ears(measured)
         held_out = self._held_out(library)
-        found = [self._subject(one, works, reference, others, styles, ears, held_out) for one in self._named]
+        found = [
+            self._subject(number, one, works, reference, others, styles, ears, held_out)
+            for number, one in enumerate(self._named, start=1)
+        ]
+        for path, blob in self._files.items():
+            path.write_bytes(blob)
         columns = {name: measured.column(name) for name in NAMES}
         return Evaluation(
             command=options.command,
@@ -112,6 +145,8 @@ class Study:
             bands={name: reference.quantiles(name) for name in NAMES},
             reference_values={name: tuple(column.tolist()) for name, column in columns.items()},
             subjects=tuple(found),
+            machine=machine_facts(),
+            notes=tuple(self._notes),
         )
 
     def _about_reference(self) -> str:
@@ -125,9 +160,7 @@ class Study:
             watch.stage("Reading held-out works", options.human)
             return mixed(library, "heldout", options.human, seed=options.seed, on_work=watch.step)
         watch.stage("Reading the reference", subjects.count_of(options.reference))
-        pieces = subjects.of_folder(
-            options.reference, BASE / "tokenizer.json", on_file=watch.step, on_refusal=watch.note
-        )
+        pieces = self._of_folder(options.reference)
         return Works(tuple(pieces), ("",) * len(pieces))
 
     def _training(self, library: Library) -> tuple[Reading, ...]:
@@ -148,7 +181,7 @@ class Study:
         try:
             return Styles(measured.rows, works.styles, names, seed=self._options.seed)
         except InputError as error:
-            self._watch.note(str(error))
+            self._note(str(error))
             return None
 
     def _ears(self, measured: MeasuredSet) -> Ears | None:
@@ -168,8 +201,18 @@ class Study:
         self._watch.stage("Reading works to be surprised by", HeldOut.total(library, heard=self._options.heard))
         return HeldOut(library, models[0].tokenizer, heard=self._options.heard, on_work=self._watch.step)
 
+    def _refuse_known(self, library: Library) -> None:
+        if not self._options.surprise:
+            return
+        for one in self._named:
+            if one.model is not None and one.name != subjects.BASE_MODEL:
+                from partbook.study.surprise import HeldOut
+
+                HeldOut.refuse_known(library, one.name)
+
     def _subject(
         self,
+        number: int,
         one: Named,
         works: Works,
         reference: Reference,
@@ -203,7 +246,7 @@ class Study:
             surprise=surprise,
             listening=listening,
             style=self._style(one, works, styles),
-            gallery=self._gallery(one, measured, comparison),
+            gallery=self._gallery(number, one, measured, comparison),
             seconds=time.monotonic() - began,
         )
 
@@ -219,7 +262,20 @@ class Study:
             return freely(one.model, options.pieces, seed=options.seed, on_piece=lambda _: watch.step("a piece"))
         assert one.folder is not None, "what is neither a word nor a model is a folder"
         watch.stage(f"{one.title}: reading", subjects.count_of(one.folder))
-        return subjects.of_folder(one.folder, BASE / "tokenizer.json", on_file=watch.step, on_refusal=watch.note)
+        return self._of_folder(one.folder)
+
+    def _of_folder(self, folder: Path) -> list[Reading]:
+        return subjects.of_folder(
+            folder,
+            BASE / "tokenizer.json",
+            on_file=self._watch.step,
+            on_refusal=lambda why: self._note(f"Not used: {why}"),
+        )
+
+    def _note(self, text: str) -> None:
+        """Tell whoever watches now, and whoever reads the page later."""
+        self._notes.append(text)
+        self._watch.note(text)
 
     def _style(self, one: Named, works: Works, styles: Styles | None) -> StyleTest | None:
         if styles is None or one.model is None:
@@ -234,7 +290,7 @@ class Study:
         rows = MeasuredSet.of(one.title, pieces).rows
         return StyleTest(styles.right(rows, wanted), styles.human(), 1 / len(styles.names), len(pieces))
 
-    def _gallery(self, one: Named, measured: MeasuredSet, comparison: Comparison) -> tuple[Shown, ...]:
+    def _gallery(self, number: int, one: Named, measured: MeasuredSet, comparison: Comparison) -> tuple[Shown, ...]:
         """Twelve pieces: the least and the most human and the one in the middle, the others drawn by the seed."""
         suspicion = np.array(comparison.suspicion or [float("nan")] * len(measured))
         order = np.argsort(suspicion, kind="stable")
@@ -249,11 +305,12 @@ class Study:
             marked.setdefault(int(index), "drawn")
         shown = []
         for index, why in sorted(marked.items(), key=lambda item: ("worst", "median", "best", "drawn").index(item[1])):
-            path = self._options.out / f"{_file_name(one.title)}-{index:03d}.mid"
-            path.write_bytes(measured.openings[index].score().dumps_midi())
+            # Numbered, since two titles may be spelt alike in a file's name.
+            path = self._options.out / f"{number}-{_file_name(one.title)}-{index:03d}.mid"
+            self._files[path] = measured.openings[index].score().dumps_midi()
             shown.append(Shown(measured.pieces[index].title, why, float(suspicion[index]), path))
         return tuple(shown)
 
 
 def _file_name(title: str) -> str:
-    return "-".join("".join(c if c.isalnum() else " " for c in title.lower()).split()) or "subject"
+    return "-".join("".join(c if c.isalnum() else " " for c in title.lower()).split())[:40].strip("-") or "subject"

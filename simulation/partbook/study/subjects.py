@@ -19,6 +19,7 @@ from symusic.core import ScoreTick
 from partbook.errors import InputError, ScoreError
 from partbook.evaluation.reading import Reading, read
 from partbook.evaluation.results import Kind
+from partbook.model.checkpoint import BASE
 from partbook.music.tokens import Tokenizer
 from partbook.study.human import Works
 
@@ -43,6 +44,7 @@ class Named:
         kind: what it is.
         about: one sentence.
         model: what writes and is surprised; None where there is none.
+        folder: of the pieces; None where there is none.
     """
 
     name: str
@@ -54,10 +56,11 @@ class Named:
 
 
 def named(name: str) -> Named:
-    """What a word of the command line names.
+    """What a word of the command line names; a folder that is called like a word is named by its path, as `./human`.
 
     Raises:
         InputError: it is neither a known word nor a folder with something to evaluate.
+        ConfigError: a folder with a manifest holds no model that can be compared with the base.
         IntegrityError: a model's files are not what they should be.
     """
     if name == HUMAN:
@@ -66,8 +69,8 @@ def named(name: str) -> Named:
         return Named(name, "Shuffled bars", "noise", "The same human works, the bars of each in random order.")
     if name == RANDOM:
         return Named(name, "Random notes", "noise", "Uniform notes as many, as wide and as long as the human works.")
-    if name == BASE_MODEL:
-        return Named(name, "Base model", "generator", "The shipped base model, writing freely.", _model(name))
+    if name == BASE_MODEL:  # by its own folder: there may be another `base` where the command is given
+        return Named(name, "Base model", "generator", "The shipped base model, writing freely.", _model(BASE))
     folder = Path(name)
     if not folder.is_dir():
         raise InputError(
@@ -75,18 +78,24 @@ def named(name: str) -> Named:
             f"{BASE_MODEL}, {', '.join(SCALE)}."
         )
     if (folder / "manifest.json").exists():
-        model = _model(name)
-        kind: Kind = "generator" if (folder / "release.json").exists() else "baseline"
+        model = _model(folder)
+        kind: Kind = "generator" if _is_generator(model) else "baseline"
         return Named(name, model.name, kind, f"The model in {folder}, writing freely.", model)
     if not _files(folder):
         raise InputError(f"{folder} holds neither a release, a baseline, MIDI nor audio; check the path.")
     return Named(name, folder.resolve().name, "folder", f"The files of {folder}.", folder=folder)
 
 
-def _model(name: str) -> LanguageModel:
+def _model(folder: Path) -> LanguageModel:
     from partbook.baselines.loading import load_language_model
 
-    return load_language_model(name)
+    return load_language_model(folder.resolve())  # not by a name that a relative path may spell
+
+
+def _is_generator(model: LanguageModel) -> bool:
+    from partbook.evaluation.language_model import Transformer
+
+    return isinstance(model, Transformer)
 
 
 def written_after(
@@ -121,10 +130,10 @@ def written_after(
 def of_folder(
     folder: Path, tokenizer_path: Path, *, on_file: Callable[[str], None], on_refusal: Callable[[str], None]
 ) -> list[Reading]:
-    """The pieces in a folder: MIDI files as they are, audio as a node hears it.
+    """The pieces in a folder: MIDI files as they are, audio as a node hears it. Each file is a work, by its path.
 
     Args:
-        folder: searched through.
+        folder: searched through; hidden names are skipped.
         tokenizer_path: of the base, in whose grid a transcription is written.
         on_file: told each file.
         on_refusal: told why a file is left out.
@@ -139,7 +148,7 @@ def of_folder(
         if path in audio:
             continue
         try:
-            pieces.append(read(ScoreTick.from_file(path), path.stem, str(path)))
+            pieces.append(read(ScoreTick.from_file(path), path.stem, str(path.resolve())))
         except ScoreError as error:
             on_refusal(f"{path.name}: {error}")
         except Exception as error:  # symusic's parser raises whatever its C++ threw
@@ -147,7 +156,10 @@ def of_folder(
         on_file(path.name)
     for path, score in _transcribed(audio, tokenizer_path, on_refusal):
         if score is not None:
-            pieces.append(read(score, path.stem, str(path)))
+            try:
+                pieces.append(read(score, path.stem, str(path.resolve())))
+            except ScoreError as error:
+                on_refusal(f"{path.name}: {error}")
         on_file(path.name)
     if not pieces:
         raise InputError(f"{folder} holds no file that can be used; see what was said of each.")
@@ -162,9 +174,8 @@ def count_of(folder: Path) -> int:
 def _files(folder: Path) -> list[Path]:
     from partbook.vault.ingest import audio_files
 
-    midi = [p for p in sorted(folder.rglob("*")) if p.suffix.lower() in MIDI_SUFFIXES and p.is_file()]
-    audio, _ = audio_files([folder])
-    return [*midi, *(path for path in audio if path.suffix.lower() not in MIDI_SUFFIXES)]
+    audio, others = audio_files([folder])
+    return [*(path for path in others if path.suffix.lower() in MIDI_SUFFIXES), *audio]
 
 
 def _transcribed(
@@ -173,6 +184,7 @@ def _transcribed(
     if not files:
         return
     import hashlib
+    from concurrent.futures.process import BrokenProcessPool
 
     from partbook.vault.ingest import Refusal, TokenizerFile, Workers
 
@@ -181,7 +193,10 @@ def _transcribed(
     with Workers() as workers:
         waiting = [(path, workers.submit(path, named_file, 0)) for path in files]
         for path, future in waiting:
-            heard = future.result()
+            try:
+                heard = future.result()
+            except BrokenProcessPool:  # a decoder crashed, on this file or on another
+                heard = workers.alone(path, named_file, 0)
             if isinstance(heard, Refusal):
                 on_refusal(heard.reason)
                 yield path, None

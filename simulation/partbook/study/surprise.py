@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final
 
+from partbook.baselines.loading import learnt_from
 from partbook.baselines.scoring import CollectionScore, heard_works, heldout_works, played_works, score_model
+from partbook.errors import ConfigError
 from partbook.evaluation.estimates import Estimate
 from partbook.evaluation.results import Hand, Surprise
 
@@ -33,6 +35,20 @@ class HeldOut:
             self._works["heard"] = {
                 name: heard_works(heldout_works(library, name, MOST), None, on_work) for name in library.collections
             }
+
+    @staticmethod
+    def refuse_known(library: Library, called: str) -> None:
+        """Refuse a baseline that has learnt from works which it would be surprised by.
+
+        Raises:
+            ConfigError: it has: pools depend on the collections that are opened together.
+        """
+        works = {work.key for name in library.collections for work in heldout_works(library, name, MOST)}
+        if known := sorted(learnt_from(called) & works):
+            raise ConfigError(
+                f"{called} has learnt from {len(known)} of the held-out works ({known[0]} is one): they were in a base "
+                "pool when it was trained. Name the same --data as then, or train it again."
+            )
 
     @staticmethod
     def total(library: Library, *, heard: bool) -> int:
