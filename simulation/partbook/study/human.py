@@ -7,7 +7,7 @@ the base: the pools are dealt by family.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,6 +18,7 @@ from partbook.errors import ScoreError
 from partbook.evaluation.reading import Reading, read
 from partbook.simulation.collections import COLLECTIONS, Pool
 
+_POOLS: Final[tuple[Pool, Pool]] = ("heldout", "label")
 STYLES: Final = tuple(collection.name for collection in COLLECTIONS)
 
 
@@ -33,7 +34,10 @@ class Works:
 
 
 def mixed(library: Library, pool: Pool, count: int, *, seed: int, on_work: Callable[[str], None]) -> Works:
-    """`count` works of a pool of the four collections, or as many as keep the mixture.
+    """`count` works of a pool of the four collections, or as many as keep the mixture, no two of one family.
+
+    The mixture is that of both pools: a collection of which either has too few families lends its places to the others
+    in both, so that two sets differ in their works and not in their styles.
 
     Args:
         library: to draw from.
@@ -42,25 +46,38 @@ def mixed(library: Library, pool: Pool, count: int, *, seed: int, on_work: Calla
         seed: of the draw.
         on_work: told each title.
     """
-    sizes = {name: len(library.pool(name, "base")) for name in STYLES}
-    share = {name: sizes[name] ** 0.5 / sum(size**0.5 for size in sizes.values()) for name in STYLES}
-    pools = {name: library.pool(name, pool) for name in STYLES}
-    # A collection that is short of works lends its places to the others.
-    wanted, left, open_names = dict.fromkeys(STYLES, 0), count, list(STYLES)
-    while left > 0 and open_names:
-        weight = sum(share[name] for name in open_names)
-        given = {name: max(1, round(left * share[name] / weight)) for name in open_names}
-        for name in open_names:
-            take = min(given[name], len(pools[name]) - wanted[name], left)
-            wanted[name] += take
-            left -= take
-        open_names = [name for name in open_names if wanted[name] < len(pools[name])]
+    fresh = {one: {name: _one_a_family(library.pool(name, one)) for name in STYLES} for one in _POOLS}
+    there = {name: min(len(fresh[one][name]) for one in _POOLS) for name in STYLES}
+    wanted = _quotas(count, {name: len(library.pool(name, "base")) for name in STYLES}, there)
     random = np.random.Generator(np.random.Philox(seed))
     chosen: list[PublicWork] = []
     for name in STYLES:
-        order = random.permutation(len(pools[name]))[: wanted[name]]
-        chosen += [pools[name][i] for i in sorted(order)]
+        works = fresh[pool][name]
+        order = random.permutation(len(works))[: wanted[name]]
+        chosen += [works[i] for i in sorted(order)]
     return readings(library, chosen, on_work)
+
+
+def _one_a_family(works: Sequence[PublicWork]) -> list[PublicWork]:
+    """The first work of each family."""
+    first: dict[str, PublicWork] = {}
+    for work in works:
+        first.setdefault(work.family, work)
+    return list(first.values())
+
+
+def _quotas(count: int, sizes: Mapping[str, int], there: Mapping[str, int]) -> dict[str, int]:
+    """How many works of each collection: by the square roots of their sizes, as far as there are so many."""
+    wanted, left, open_names = dict.fromkeys(sizes, 0), count, [name for name in sizes if there[name]]
+    while left > 0 and open_names:
+        weight = sum(sizes[name] ** 0.5 for name in open_names)
+        given = {name: max(1, round(left * sizes[name] ** 0.5 / weight)) for name in open_names}
+        for name in open_names:
+            take = min(given[name], there[name] - wanted[name], left)
+            wanted[name] += take
+            left -= take
+        open_names = [name for name in open_names if wanted[name] < there[name]]
+    return wanted
 
 
 def readings(library: Library, works: Sequence[PublicWork], on_work: Callable[[str], None] = lambda _: None) -> Works:

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from partbook.study.sound import Ears
     from partbook.study.surprise import HeldOut
 
-GALLERY: Final = 12  # pieces of a subject that are shown
+GALLERY: Final = 12  # pieces of the first subject that are shown
+_BESIDE: Final = 3  # of each other
 
 
 class Watcher(Protocol):
@@ -291,7 +292,8 @@ class Study:
         return StyleTest(styles.right(rows, wanted), styles.human(), 1 / len(styles.names), len(pieces))
 
     def _gallery(self, number: int, one: Named, measured: MeasuredSet, comparison: Comparison) -> tuple[Shown, ...]:
-        """Twelve pieces: the least and the most human and the one in the middle, the others drawn by the seed."""
+        """Pieces to look at: the least and the most human and the one in the middle, the others drawn by the seed."""
+        most = min(GALLERY if one is self._named[0] else _BESIDE, len(measured))
         suspicion = np.array(comparison.suspicion or [float("nan")] * len(measured))
         order = np.argsort(suspicion, kind="stable")
         marked: dict[int, Literal["worst", "median", "best", "drawn"]] = {}
@@ -300,7 +302,7 @@ class Study:
                 marked.setdefault(int(index), why)  # type: ignore[arg-type]  # mypy widens the literals
         random = np.random.Generator(np.random.Philox(subjects.stable_seed(one.name, self._options.seed)))
         for index in random.permutation(len(measured)):
-            if len(marked) >= min(GALLERY, len(measured)):
+            if len(marked) >= most:
                 break
             marked.setdefault(int(index), "drawn")
         shown = []
