@@ -86,6 +86,7 @@ HEAVY = {
     "miditok",
     "symusic",
     "scipy",
+    "sklearn",
     "grpc",
 }
 SERVER_ONLY = {"partbook.coordinator", "partbook.generator", "grpc", "grpc_reflection", "grpc_health"}
@@ -107,6 +108,9 @@ CLIENT_ONLY = {"partbook.node", "partbook.vault", "partbook.training", "onnxrunt
         (("listen", "make", "--help"), SERVER_ONLY | CLIENT_ONLY | {"partbook.simulation"}),
         (("demo", "--help"), set()),
         (("simulate", "--help"), set()),
+        (("evaluate", "--help"), {"partbook.evaluation", *SERVER_ONLY, *CLIENT_ONLY}),
+        (("baseline", "--help"), {"partbook.evaluation", *SERVER_ONLY, *CLIENT_ONLY}),
+        (("corpus", "--help"), {"partbook.evaluation", *SERVER_ONLY, *CLIENT_ONLY}),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )

@@ -128,12 +128,12 @@ def test_a_copy_of_a_reference_work_is_seen_under_its_own_name(home: Path, tmp_p
     assert {piece.why for piece in few.subjects[0].gallery} == {"drawn"}
 
 
-def test_the_gallery_shows_twelve_pieces_that_lie_beside_the_page(
+def test_the_gallery_shows_twelve_pieces_and_three_of_each_other_that_lie_beside_the_page(
     home: Path, watched: tuple[Evaluation, Watching]
 ) -> None:
     found, _ = watched
     shown = [piece for subject in found.subjects for piece in subject.gallery]
-    assert [len(subject.gallery) for subject in found.subjects] == [GALLERY, GALLERY]
+    assert [len(subject.gallery) for subject in found.subjects] == [GALLERY, 3]
     assert sorted(piece.midi for piece in shown) == sorted((home / "out").glob("*.mid"))
     for subject, make, first in zip(found.subjects, (short, scattered), (100, 200), strict=True):
         assert [piece.why for piece in subject.gallery[:3]] == ["worst", "median", "best"]
