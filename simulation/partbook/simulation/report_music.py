@@ -32,10 +32,21 @@ def is_it_music(brief: Brief) -> str:
         f"<h3>Is it music?</h3><p>{escape(_verdict(brief))} The release wrote {first.comparison.pieces} pieces of "
         f"{QUARTERS:g} quarters out of nothing; they are held against {brief.works} human works "
         f"({escape(brief.reference)}). Each number is the median over pieces, marked * outside the band in which eight "
-        "of ten human works lie. "
+        f"of ten human works lie.{escape(_hand(brief))} "
         "<code>partbook evaluate</code> measures all there is, at length.</p>"
         + table(columns, rows, caption="The release's pieces, human works, and noise")
     )
+
+
+def _hand(brief: Brief) -> str:
+    """What of it is the transcriber's doing: human works as a node hears them are told from scores as well."""
+    for row in brief.rows:
+        if row.kind == "human" and row.comparison.features.value >= 0.75:
+            return (
+                f" {row.title} are told from scores too (AUC {_auc(row.comparison.features)}): part of the difference "
+                "is how a transcription is written down."
+            )
+    return ""
 
 
 def _verdict(brief: Brief) -> str:
