@@ -12,7 +12,7 @@ from partbook.errors import AlteredFile, ConfigError, InputError
 from partbook.evaluation.reading import read
 from partbook.model.checkpoint import BASE, load_tokenizer
 from partbook.study.human import Works
-from partbook.study.subjects import SCALE, count_of, named, of_folder, stable_seed, written_after
+from partbook.study.subjects import SCALE, count_of, named, of_folder, stable_seed, to_go_on_from, written_after
 
 TOKENIZER = BASE / "tokenizer.json"
 
@@ -193,7 +193,11 @@ def works() -> Works:
 
 def test_pieces_go_on_from_as_many_works_of_each_style_without_what_they_were_given() -> None:
     model, told = Going(), []
-    found, wanted = written_after(model, works(), 5, seed=2, on_piece=told.append)  # type: ignore[arg-type]
+    chosen = to_go_on_from(works(), 5)
+    assert [(piece.title, style) for piece, style in chosen] == [
+        ("Tune 0", "reel"), ("Tune 1", "reel"), ("Tune 2", "reel"), ("Tune 4", "jig"), ("Tune 5", "jig"),
+    ]  # fmt: skip
+    found, wanted = written_after(model, chosen, seed=2, on_piece=told.append)  # type: ignore[arg-type]
     assert wanted == ["reel"] * 3 + ["jig"] * 2  # three of each, where there are so many
     assert model.asked == ([250_000 + number for number in range(5)], 48.0)
     assert told == [1, 2, 3, 4, 5]
@@ -203,4 +207,8 @@ def test_pieces_go_on_from_as_many_works_of_each_style_without_what_they_were_gi
 
 
 def test_where_nothing_sounds_after_the_prompt_there_is_no_piece() -> None:
-    assert written_after(Going(silent=True), works(), 4, seed=1, on_piece=lambda _: None) == ([], [])  # type: ignore[arg-type]
+    silent = Going(silent=True)
+    found = written_after(silent, to_go_on_from(works(), 4), seed=1, on_piece=lambda _: None)  # type: ignore[arg-type]
+    assert found == ([], [])
+    assert to_go_on_from(Works((), ()), 4) == []
+    assert written_after(silent, [], seed=1, on_piece=lambda _: None) == ([], [])  # type: ignore[arg-type]

@@ -83,7 +83,5 @@ def test_a_baseline_that_knows_a_work_is_refused_by_its_name(monkeypatch: pytest
     known = {"counted": frozenset({"reels/1", "reels/2", "jigs/9"}), "fresh": frozenset({"jigs/9"})}
     monkeypatch.setattr(surprise, "learnt_from", known.__getitem__)
     HeldOut.refuse_known(Tunes(), "fresh")  # type: ignore[arg-type]
-    with pytest.raises(
-        ConfigError, match=r"counted has learnt from 2 of the held-out.*reels/1 is one.*--data"
-    ):
+    with pytest.raises(ConfigError, match=r"counted has learnt from 2 of the held-out.*reels/1 is one.*--data"):
         HeldOut.refuse_known(Tunes(), "counted")  # type: ignore[arg-type]

@@ -281,10 +281,10 @@ class Study:
     def _style(self, one: Named, works: Works, styles: Styles | None) -> StyleTest | None:
         if styles is None or one.model is None:
             return None
-        count = max(self._options.pieces // 2, len(styles.names))
-        self._watch.stage(f"{one.title}: going on in a style", count)
+        chosen = subjects.to_go_on_from(works, max(self._options.pieces // 2, len(styles.names)))
+        self._watch.stage(f"{one.title}: going on in a style", len(chosen))
         pieces, wanted = subjects.written_after(
-            one.model, works, count, seed=self._options.seed, on_piece=lambda _: self._watch.step("a piece")
+            one.model, chosen, seed=self._options.seed, on_piece=lambda _: self._watch.step("a piece")
         )
         if not pieces:
             return None

@@ -98,19 +98,24 @@ def _is_generator(model: LanguageModel) -> bool:
     return isinstance(model, Transformer)
 
 
-def written_after(
-    model: LanguageModel, works: Works, count: int, *, seed: int, on_piece: Callable[[int], None]
-) -> tuple[list[Reading], list[str]]:
-    """Pieces that go on from the opening of held-out works, without what they were given, and the style of each.
-
-    As many of each style as there are works for; continuations in which nothing sounds are left out.
-    """
+def to_go_on_from(works: Works, count: int) -> list[tuple[Reading, str]]:
+    """`count` works or a few more, as many of each style as there are long ones for, and the style of each."""
     chosen: list[tuple[Reading, str]] = []
     styles = list(dict.fromkeys(works.styles))
     for style in styles:
         own = [piece for piece, s in zip(works.pieces, works.styles, strict=True) if s == style]
         long = [piece for piece in own if piece.quarters >= 2 * PROMPT_QUARTERS]
         chosen += [(piece, style) for piece in long[: -(-count // len(styles))]]
+    return chosen
+
+
+def written_after(
+    model: LanguageModel, chosen: Sequence[tuple[Reading, str]], *, seed: int, on_piece: Callable[[int], None]
+) -> tuple[list[Reading], list[str]]:
+    """Pieces that go on from the opening of works, without what they were given, and the style of each.
+
+    Continuations in which nothing sounds are left out.
+    """
     openings = [piece.opening(PROMPT_QUARTERS) for piece, _ in chosen]
     prompts = [model.tokenizer.encode(opening.score()) for opening in openings]
     seeds = [seed * 100_000 + 50_000 + number for number in range(len(chosen))]
