@@ -46,7 +46,7 @@ def main() -> int:
     parser.add_argument("--noiseless", type=Path, default=Path("build/yardstick/noiseless"), help="likewise")
     parser.add_argument("--out", type=Path, help="folder of the page; build/yardstick/<date> by default")
     parser.add_argument("--figures", type=Path, default=Path("docs/figures"), help="where the tables go")
-    parser.add_argument("--pieces", type=int, default=200, help="that each model writes")
+    parser.add_argument("--pieces", type=int, default=64, help="that each model writes")
     parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args()
     paths = Paths(given.baselines, given.release, given.noiseless)
