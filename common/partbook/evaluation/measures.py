@@ -74,7 +74,7 @@ MEASURES: Final = (
     Measure("conjunct_motion", "Melodic steps", "", "Tonality", tonality.conjunct_motion, 1, structural=True),
     Measure("leap", "Melodic interval, mean", "semitones", "Tonality", tonality.leap, -1, structural=True),
     Measure("bar_line_leap", "Leap over bar lines", "semitones", "Tonality", tonality.bar_line_leap),
-    Measure("bar_line_step", "Steps over bar lines", "", "Tonality", tonality.bar_line_step, 1, structural=True),
+    Measure("bar_line_step", "Steps over bar lines", "", "Tonality", tonality.bar_line_step, 1),
     Measure("bar_repeats", "Exact bar repeats", "", "Repetition", repetition.bar_repeats, 1),
     Measure("passage_repeats", "Passage repeats", "", "Repetition", repetition.passage_repeats, 1, structural=True),
     Measure("melodic_repeats", "Melodic repeats", "", "Repetition", repetition.melodic_repeats, 1, structural=True),
