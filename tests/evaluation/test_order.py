@@ -139,7 +139,7 @@ def _all_digits() -> None:
         print(name, spread)
     print(replace(found, measures={}))
     heard = styles.Styles(human.rows, [work.collection for work in works], [work.key for work in works])
-    print(heard.human(), heard.heard_as(noise.rows))
+    print(heard.human, heard.heard_as(noise.rows))
 
 
 if __name__ == "__main__":

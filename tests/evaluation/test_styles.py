@@ -29,7 +29,7 @@ def _rows(apart: float, seed: int = 1) -> np.ndarray:
 def test_styles_that_differ_are_heard() -> None:
     styles = Styles(_rows(8.0), STYLES, WORKS)
     assert styles.names == ("chorale", "madrigal", "reel")
-    assert styles.human().value >= 0.95
+    assert styles.human.value >= 0.95
     asked = [(0.0, 0.0, 0.0), (8.0, 0.0, 0.0), (0.0, 8.0, 0.0)]
     assert styles.heard_as(np.array(asked)) == ["reel", "chorale", "madrigal"]
     right = styles.right(np.array(asked), ["reel", "chorale", "reel"])
@@ -38,7 +38,7 @@ def test_styles_that_differ_are_heard() -> None:
 
 
 def test_styles_that_do_not_differ_are_heard_by_chance() -> None:
-    assert Styles(_rows(0.0), STYLES, WORKS).human().value < 0.6
+    assert Styles(_rows(0.0), STYLES, WORKS).human.value < 0.6
 
 
 def test_a_work_is_not_judged_by_one_that_has_heard_it() -> None:
@@ -46,15 +46,15 @@ def test_a_work_is_not_judged_by_one_that_has_heard_it() -> None:
     rows = np.repeat(np.random.Generator(np.random.Philox(4)).normal(size=(20, 3)), 3, axis=0)
     styles = np.repeat(["a", "b"] * 10, 3).tolist()
     works = np.repeat(np.arange(20), 3).astype(str).tolist()
-    assert Styles(rows, styles, works).human().value < 0.75
-    assert Styles(rows, styles, np.arange(60).astype(str).tolist()).human().value > 0.9
+    assert Styles(rows, styles, works).human.value < 0.75
+    assert Styles(rows, styles, np.arange(60).astype(str).tolist()).human.value > 0.9
 
 
 def test_one_seed_hears_the_same_twice() -> None:
     drawn = np.random.Generator(np.random.Philox(8)).normal(2, 3, size=(40, 3))
     first, second = (Styles(_rows(2.0), STYLES, WORKS, seed=5) for _ in range(2))
     assert first.heard_as(drawn) == second.heard_as(drawn)
-    assert first.human() == second.human()
+    assert first.human == second.human
 
 
 def test_no_pieces_are_heard_in_no_style() -> None:

@@ -6,6 +6,7 @@ reaches on human works that it has not seen.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -46,6 +47,7 @@ class Styles:
         self._model = self._new().fit(rows, self._styles)
         self.names: Final = tuple(sorted(counted))
 
+    @functools.cached_property
     def human(self) -> Estimate:
         """Share of the human works that are heard in their own style by a classifier that has not seen them."""
         from sklearn.model_selection import StratifiedGroupKFold

@@ -289,7 +289,7 @@ class Study:
         if not pieces:
             return None
         rows = MeasuredSet.of(one.title, pieces).rows
-        return StyleTest(styles.right(rows, wanted), styles.human(), 1 / len(styles.names), len(pieces))
+        return StyleTest(styles.right(rows, wanted), styles.human, 1 / len(styles.names), len(pieces))
 
     def _gallery(self, number: int, one: Named, measured: MeasuredSet, comparison: Comparison) -> tuple[Shown, ...]:
         """Pieces to look at: the least and the most human and the one in the middle, the others drawn by the seed."""
