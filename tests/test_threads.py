@@ -106,3 +106,12 @@ def test_nobody_else_chooses_threads() -> None:
         if path != own and chosen.search(path.read_text())
     ]
     assert not found, "partbook.threads is where this is chosen"
+
+
+def test_variables_are_set_in_a_block_and_are_afterwards_what_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PARTBOOK_TEST_KEPT", "before")
+    monkeypatch.delenv("PARTBOOK_TEST_NEW", raising=False)
+    with threads.in_environment({"PARTBOOK_TEST_KEPT": "within", "PARTBOOK_TEST_NEW": "within"}):
+        assert os.environ["PARTBOOK_TEST_KEPT"] == os.environ["PARTBOOK_TEST_NEW"] == "within"
+    assert os.environ["PARTBOOK_TEST_KEPT"] == "before"
+    assert "PARTBOOK_TEST_NEW" not in os.environ

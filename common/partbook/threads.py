@@ -23,7 +23,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 COUNT: Final = "OMP_NUM_THREADS"
@@ -66,6 +66,21 @@ def one_thread_within() -> Iterator[None]:
 def one_thread_each() -> dict[str, str]:
     """What to add to the environment of processes that share this machine; nothing where OMP_NUM_THREADS is set."""
     return {} if COUNT in os.environ else {COUNT: "1"}
+
+
+@contextlib.contextmanager
+def in_environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Set variables in this block, for processes that start in it; what they were before comes back."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def exactly(count: int) -> None:

@@ -26,7 +26,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Final, Literal, Self
 
 from partbook.errors import AnalysisCrashed, AudioError, InputError, ScoreError, UnreadableAudio, WithdrawnRecording
-from partbook.threads import one_thread_each
+from partbook.threads import in_environment, one_thread_each
 from partbook.vault.analysis import Analysis, analyse
 from partbook.vault.store import Vault, withdrawn_reason
 from partbook.vault.transcription import Transcriber
@@ -306,7 +306,7 @@ class Workers:
         others = set(multiprocessing.active_children()) - self._started
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
-            with _environment(**one_thread_each()):
+            with in_environment(one_thread_each()):
                 return pool.submit(_work, path, tokenizer, program)
         finally:
             self._started = set(multiprocessing.active_children()) - others
@@ -336,20 +336,6 @@ def _at_hand(workers: Workers | int | None) -> Iterator[Workers]:
     except BaseException:
         workers.stop()
         raise
-
-
-@contextlib.contextmanager
-def _environment(**values: str) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 # ---------------------------------------------------------------------- the other side

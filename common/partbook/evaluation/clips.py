@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from partbook.errors import AnalysisCrashed, AudioError, ScoreError
 from partbook.evaluation.musicnn import Embedded, Embedder
 from partbook.music.mel import SAMPLE_RATE
-from partbook.threads import one_thread_each
+from partbook.threads import in_environment, one_thread_each
 
 if TYPE_CHECKING:
     from symusic.core import ScoreTick
@@ -185,7 +185,7 @@ def _mapped(
         return
     pool = ProcessPoolExecutor(count, get_context("spawn"), _begin)
     try:
-        with _environment(one_thread_each()):  # the processes start here, all of them
+        with in_environment(one_thread_each()):  # the processes start here, all of them
             found = pool.map(listen, sources)
         yield found
     except BrokenProcessPool as error:
@@ -195,20 +195,6 @@ def _mapped(
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-@contextlib.contextmanager
-def _environment(values: dict[str, str]) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 def _begin() -> None:
