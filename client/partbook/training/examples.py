@@ -26,15 +26,15 @@ class Examples:
         """
         if not recordings:
             raise ValueError("There are no recordings to train on; ingest some first.")
-        self._special = {"bos": tokenizer.bos, "eos": tokenizer.eos, "pad": tokenizer.pad}
+        self._tokenizer = tokenizer
         # A recording in which nothing was heard is one window: a piece that ends at once.
-        nothing = [Span(0, 0, 0.0, True)]
-        items = [[(r, span) for span in spans(r, context, stride=STRIDE) or nothing] for r in recordings]
+        nothing = [Span(0, 0, 0.0, True, (tokenizer.bos,))]
+        items = [[(r, span) for span in spans(r, tokenizer, context, stride=STRIDE) or nothing] for r in recordings]
         self._items = [item for of_one in items for item in of_one]
         ends = np.cumsum([len(of_one) for of_one in items])
         self._rows = [np.arange(end - len(of_one), end) for end, of_one in zip(ends, items, strict=True)]
         self._marks = [int.from_bytes(hashlib.sha256(r.ids.tobytes()).digest()[:8], "little") for r in recordings]
-        self._tokens = np.array([span.stop - span.start + span.last for _, span in self._items])
+        self._tokens = np.array([span.tokens for _, span in self._items])
 
     def __len__(self) -> int:
         """Recordings."""
@@ -55,13 +55,13 @@ class Examples:
         return np.array(drawn, dtype=np.int64).reshape(len(recordings), windows)
 
     def tokens(self, windows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Tokens to predict in each window, EOS included; of the shape asked about."""
+        """Tokens to predict in each window, header and EOS included; of the shape asked about."""
         counts: NDArray[np.int64] = self._tokens[windows]
         return counts
 
     def take(self, windows: NDArray[np.int64]) -> Windows:
         """Lay windows (n,) out as a batch, as long as the longest among them."""
-        return gather([self._items[w] for w in windows], int(self._tokens[windows].max()), **self._special)
+        return gather([self._items[w] for w in windows], self._tokenizer)
 
     def batch(self, size: int, random: np.random.Generator) -> Windows:
         """Windows of `size` recordings drawn evenly, one window each, cut to the longest among them."""
