@@ -66,7 +66,7 @@ class ModelConfig:
 
 def small(vocabulary: int) -> ModelConfig:
     """The laptop size: trains on two CPU cores."""
-    return ModelConfig(vocabulary, width=256, layers=4, heads=8, hidden=1024, context=1024, listen_every=2)
+    return ModelConfig(vocabulary, width=256, layers=4, heads=4, hidden=1024, context=1024, listen_every=2)
 
 
 def full(vocabulary: int) -> ModelConfig:
