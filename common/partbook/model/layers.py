@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from partbook.model.clock import ClockState
 from partbook.music.mel import BANDS, MEMORY_FRAMES
 
+PITCH_CLASSES: Final = 12
 MEMORY_STRIDE: Final = 16  # mel frames per memory step: 186 ms
 MEMORY_STEPS: Final = MEMORY_FRAMES // MEMORY_STRIDE  # 43
 GAIN: Final = 1.5  # of a query before training: with heads of 64 numbers, attention's logits reach ±12
@@ -226,6 +227,12 @@ class MelEncoder(nn.Module):
         self.lstm = nn.LSTM(64, width // 2, batch_first=True, bidirectional=True)
         self.norm = nn.LayerNorm(width)
         self.silence = nn.Parameter(torch.zeros(width))
+        self.classes = nn.Linear(width, PITCH_CLASSES)
+
+    def sounding(self, memory: Tensor) -> Tensor:
+        """Logits of which pitch classes sound in each step, (b, 43, 12), of memory (b, 1 + 43, d): asked in training."""
+        logits: Tensor = self.classes(memory[:, 1:])
+        return logits
 
     def forward(self, mel: Tensor, has_memory: Tensor) -> tuple[Tensor, Tensor]:
         """Encode the past.

@@ -12,15 +12,20 @@ in at the end.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
+from torch import Tensor
 
 from partbook.evaluation.tonality import key_of
-from partbook.music.mel import BANDS, MEMORY_FRAMES, memory_before
+from partbook.model.layers import MEMORY_STEPS, MEMORY_STRIDE, PITCH_CLASSES
+from partbook.model.transformer import PartbookModel
+from partbook.music.mel import BANDS, FRAMES_PER_SECOND, MEMORY_FRAMES, memory_before
 from partbook.music.quantised import Quantised
 from partbook.music.tokens import Header, Tokenizer, bars_of, symbols_of
 from partbook.music.vocabulary import (
@@ -43,7 +48,9 @@ WHOLE: Final = 0.5  # share of windows that begin with the piece
 OTHER_INSTRUMENT: Final = 0.3  # share of windows of scores on a random instrument
 INSTRUMENTS: Final = (0, 6, 11, 12, 24, 25, 40, 46, 73, 74, 105)  # General MIDI
 SAID: Final = {"key": 0.25, "density": 0.15, "polyphony": 0.15, "bars": 0.6}  # how often a header says what
+HEARING: Final = 1.0  # weight of a window's hearing loss beside a token's nats
 SHORT: Final = 384  # positions of a window that follows on from sound: later ones know the music by its notes
+MICRO: Final = 8192  # positions of a micro-batch at most, padding included
 _TOKENS_A_NOTE: Final = 1.0  # at least: how many notes are written down before a window is cut to its length
 
 
@@ -68,10 +75,28 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One window: ids, BOS or CUT first, and the sound before it, (688, 128), if there is any."""
+    """One window.
+
+    Attributes:
+        ids: BOS or CUT first.
+        memory: the sound before it, (688, 128), if there is any.
+        classes: pitch classes that sound in each step of memory, bool (43, 12), if there is any.
+    """
 
     ids: NDArray[np.int16]
-    memory: NDArray[np.float16] | None
+    memory: NDArray[np.float16] | None = None
+    classes: NDArray[np.bool_] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SoundingWindows(Windows):
+    """Windows, with what the sound before them is made of.
+
+    Attributes:
+        classes: pitch classes that sound in each step of memory, float32 (batch, 43, 12).
+    """
+
+    classes: NDArray[np.float32]
 
 
 class Mixture:
@@ -119,7 +144,7 @@ class Mixture:
             music = piece.music.transposed(int(random.choice(KEYS)))
             if random.random() < OTHER_INSTRUMENT:
                 music = music.on(int(random.choice(INSTRUMENTS)))
-            return Row(self._window(music, piece.hand, random, self._context, gap=random.random() < GAPPED), None)
+            return Row(self._window(music, piece.hand, random, self._context, gap=random.random() < GAPPED))
         piece = self._heard.draw(random)
         if random.random() < SOUNDING:
             assert piece.bar_seconds is not None
@@ -127,10 +152,11 @@ class Mixture:
             late = np.flatnonzero(piece.bar_seconds[: len(piece.music)] > 1.0)
             if len(late):
                 bar = int(random.choice(late))
-                memory = memory_before(piece.mel, float(piece.bar_seconds[bar]))
-                return Row(self._window(piece.music, piece.hand, random, SHORT, first=bar), memory)
+                second = float(piece.bar_seconds[bar])
+                ids = self._window(piece.music, piece.hand, random, SHORT, first=bar)
+                return Row(ids, memory_before(piece.mel, second), sounding(piece.music, piece.bar_seconds, second))
         music = piece.music.transposed(int(random.choice(KEYS)))
-        return Row(self._window(music, piece.hand, random, self._context), None)
+        return Row(self._window(music, piece.hand, random, self._context))
 
     def _window(
         self,
@@ -163,9 +189,6 @@ class Mixture:
         begins = tokenizer.bar_starts(ids[: length + 2].astype(np.int16))
         whole = int(begins[-1]) if len(begins) > 1 else length + 1
         return ids[: min(whole, length + 1)].astype(np.int16)
-
-
-MICRO: Final = 8192  # positions of a micro-batch at most, padding included
 
 
 class _Drawer:
@@ -257,8 +280,43 @@ def _laid_out(rows: Sequence[Row], pad: int) -> Windows:
     ids = np.full((len(rows), max(len(row.ids) for row in rows)), pad, dtype=np.int64)
     memory = np.full((len(rows), MEMORY_FRAMES, BANDS), -1.0, dtype=np.float32)
     has_memory = np.zeros(len(rows), dtype=np.bool_)
+    classes = np.zeros((len(rows), MEMORY_STEPS, PITCH_CLASSES), dtype=np.float32)
     for number, row in enumerate(rows):
         ids[number, : len(row.ids)] = row.ids
         if row.memory is not None:
-            memory[number], has_memory[number] = row.memory, True
-    return Windows(ids, memory, has_memory)
+            memory[number], has_memory[number], classes[number] = row.memory, True, row.classes
+    return SoundingWindows(ids, memory, has_memory, classes)
+
+
+def sounding(music: Quantised, bar_seconds: NDArray[np.float32], second: float) -> NDArray[np.bool_]:
+    """Pitch classes that sound in each step of the memory that ends at a second, (43, 12)."""
+    edges = np.append(bar_seconds, 2 * bar_seconds[-1] - bar_seconds[-2] if len(bar_seconds) > 1 else second)
+
+    def seconds(positions: NDArray[np.int64]) -> NDArray[np.float64]:
+        return np.interp(positions, music.bars[: len(edges)], edges[: len(music.bars)])
+
+    step = MEMORY_STRIDE / FRAMES_PER_SECOND
+    begin = second - MEMORY_STEPS * step
+    first = np.floor((seconds(music.onset) - begin) / step)
+    last = np.floor((seconds(music.onset + music.length) - begin) / step)
+    steps = np.arange(MEMORY_STEPS)
+    heard = (first[:, None] <= steps) & (steps <= np.maximum(last, first)[:, None])  # (notes, 43)
+    of = (music.pitch % PITCH_CLASSES)[:, None] == np.arange(PITCH_CLASSES)  # (notes, 12)
+    return np.asarray((heard.T.astype(np.int64) @ of.astype(np.int64)) > 0)
+
+
+def hearing_loss(model: PartbookModel) -> Callable[[Windows, Tensor], Tensor]:
+    """The auxiliary loss of windows that follow on from sound: which pitch classes sound in each step of it.
+
+    Binary cross-entropy, the mean over steps and classes, times `HEARING`; 0 for windows without sound: (b,).
+    """
+
+    def loss(windows: Windows, memory: Tensor) -> Tensor:
+        if not isinstance(windows, SoundingWindows) or not windows.has_memory.any():
+            return memory.new_zeros(len(windows))
+        target = torch.from_numpy(windows.classes).to(memory.device)
+        logits = model.encoder.sounding(memory).float()
+        each = F.binary_cross_entropy_with_logits(logits, target, reduction="none").mean((1, 2))
+        return HEARING * each * torch.from_numpy(windows.has_memory).to(memory.device)
+
+    return loss
