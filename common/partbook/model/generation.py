@@ -107,12 +107,12 @@ def hear(model: PartbookModel, memory: NDArray[np.float32] | None) -> tuple[Tens
     Raises:
         GenerationError: the memory has another shape.
     """
-    device = model.embedding.weight.device
+    weight = model.embedding.weight
     mel = np.full((MEMORY_FRAMES, BANDS), -1.0, np.float32) if memory is None else memory
     if mel.shape != (MEMORY_FRAMES, BANDS):
         raise GenerationError(f"The memory is {mel.shape}, not ({MEMORY_FRAMES}, {BANDS}): 8 s of log-mel are needed.")
-    heard = torch.tensor([memory is not None], device=device)
-    return model.encode(torch.from_numpy(np.asarray(mel, dtype=np.float32))[None].to(device), heard)
+    heard = torch.tensor([memory is not None], device=weight.device)
+    return model.encode(torch.from_numpy(np.asarray(mel, dtype=np.float32))[None].to(weight), heard)
 
 
 def never_drawn(tokenizer: Tokenizer, *, end: bool) -> list[int]:
