@@ -13,8 +13,9 @@ from partbook.evaluation import language_model
 from partbook.evaluation.language_model import LanguageModel, Transformer, Writing
 from partbook.evaluation.writing import BarLines
 from partbook.model.checkpoint import load_model
-from partbook.model.generation import Sampling, generate
+from partbook.model.generation import generate
 from partbook.model.likelihood import evaluate
+from partbook.model.sampling import Sampling
 from partbook.music.recording import Recording
 from partbook.music.tokens import Tokenizer
 

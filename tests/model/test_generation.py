@@ -3,12 +3,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from constraints import Once, Only
 
 from partbook.errors import GenerationError
 from partbook.model.checkpoint import load_model
-from partbook.model.generation import Sampling, Writer, draw, generate
+from partbook.model.generation import Writer, generate, recent_pitches
+from partbook.model.sampling import Sampling
 from partbook.model.transformer import PartbookModel
 from partbook.music.mel import BANDS, MEMORY_FRAMES
 from partbook.music.tokens import Tokenizer
@@ -59,26 +59,83 @@ def test_memory_changes_what_is_written(model, tiny_tokenizer: Tokenizer) -> Non
         Writer(model, tiny_tokenizer, memory[:-1], NOTHING)
 
 
-@settings(max_examples=50, deadline=None)
-@given(top_p=st.floats(0.05, 1.0), temperature=st.floats(0.2, 2.0), seed=st.integers(0, 1000))
-def test_draws_stay_inside_the_nucleus(top_p: float, temperature: float, seed: int) -> None:
-    logits = torch.linspace(-3, 3, 30)[torch.randperm(30, generator=torch.Generator().manual_seed(seed))]
-    probabilities, order = torch.softmax(logits / temperature, -1).sort(descending=True)
-    size = int((probabilities.cumsum(-1) < top_p - 1e-6).sum()) + 1
-    token = draw(logits, temperature, top_p, torch.Generator().manual_seed(seed))
-    assert token in order[: size + 1].tolist()
+def test_nothing_outside_the_constraint_is_drawn_and_it_reads_prompt_and_piece(model, tiny_tokenizer) -> None:
+    allowed = [*range(20, 26), tiny_tokenizer.bos, tiny_tokenizer.eos]
+    grammar = Only(len(tiny_tokenizer), allowed)
+    copies: list[Only] = []
+    grammar.copy = lambda: copies.append(Only(len(tiny_tokenizer), allowed)) or copies[-1]
+    how = Sampling(max_tokens=100, end=False)
+    ids = list(generate(model, tiny_tokenizer, how, prompt=np.array([30, 31], np.int16), constraint=grammar))
+    assert set(ids) == set(range(20, 26))
+    assert [copy.told for copy in copies] == [[30, 31, *ids]]
+    assert grammar.told == []
 
 
-def test_draws_follow_the_distribution() -> None:
-    logits = torch.tensor([0.0, 1.0, 2.0])
-    generator = torch.Generator().manual_seed(0)
-    counts = np.bincount([draw(logits, 1.0, 1.0, generator) for _ in range(4000)], minlength=3) / 4000
-    assert np.abs(counts - torch.softmax(logits, -1).numpy()).max() < 0.03
+def test_a_constraint_that_leaves_no_token_ends_in_an_error(model, tiny_tokenizer: Tokenizer) -> None:
+    written = generate(model, tiny_tokenizer, Sampling(end=False), constraint=Once(len(tiny_tokenizer), [20, 21]))
+    assert {next(written), next(written)} == {20, 21}
+    with pytest.raises(GenerationError, match="constraint"):
+        next(written)
+    only_end = Only(len(tiny_tokenizer), [tiny_tokenizer.eos])
+    assert list(generate(model, tiny_tokenizer, Sampling(), constraint=only_end)) == []
 
 
-@pytest.mark.parametrize(
-    "wrong", [{"temperature": 0.0}, {"top_p": 0.0}, {"top_p": 1.5}, {"max_tokens": 0}, {"seed": -1}]
-)
-def test_sampling_out_of_range_names_the_field(wrong: dict[str, float]) -> None:
-    with pytest.raises(GenerationError, match=next(iter(wrong))):
-        Sampling(**wrong)
+def test_top_k_of_one_is_greedy_whatever_the_seed(model, tiny_tokenizer: Tokenizer) -> None:
+    pieces = {tuple(generate(model, tiny_tokenizer, Sampling(seed=s, max_tokens=20, top_k=1))) for s in range(3)}
+    assert len(pieces) == 1
+
+
+def test_the_repetition_penalty_lowers_recent_pitches_and_nothing_else(tiny_tokenizer, recordings) -> None:
+    ids = recordings[0].ids.tolist()
+    how = Sampling(repetition_penalty=1.5, repetition_window=10)
+    lowered = recent_pitches(ids, how, tiny_tokenizer)
+    assert lowered
+    for token in ids[-10:]:
+        pitched = any(name.startswith("Pitch_") for name in tiny_tokenizer.names([token]))
+        assert (token in lowered) == pitched
+    assert recent_pitches(ids, Sampling(), tiny_tokenizer) == []
+
+
+def test_a_strong_penalty_makes_a_piece_repeat_its_pitches_less(model, tiny_tokenizer, recordings) -> None:
+    pitches = recent_pitches(recordings[0].ids.tolist(), Sampling(repetition_penalty=2.0), tiny_tokenizer)
+
+    def variety(penalty: float) -> int:
+        sharp = Sampling(max_tokens=60, end=False, temperature=0.01, repetition_penalty=penalty)
+        return len(set(generate(model, tiny_tokenizer, sharp, constraint=Only(len(tiny_tokenizer), pitches))))
+
+    assert variety(10.0) > variety(1.0)
+
+
+def test_a_window_that_slides_begins_with_what_the_prefix_says_of_the_tokens_before_it(
+    model, tiny_tokenizer, recordings
+) -> None:
+    context, front = model.config.context, [tiny_tokenizer.bos, 30, 31]
+    seen: list[list[int]] = []
+
+    def prefix(ids: list[int]) -> list[int]:
+        seen.append(list(ids))
+        return front
+
+    silent = torch.zeros(1, MEMORY_FRAMES, BANDS), torch.zeros(1, dtype=torch.bool)
+    piece = np.concatenate([recordings[0].ids] * 4).tolist()
+    with torch.inference_mode():
+        writer = Writer(model, tiny_tokenizer, None, NOTHING, prefix)
+        for token in piece[: context - 1]:
+            writer.append(token)
+        assert not seen
+        for token in piece[context - 1 : 2 * context]:
+            writer.append(token)
+            if seen:
+                read = [*front, *writer.ids[len(seen[-1]) :]]
+                assert (model(torch.tensor([read]), *silent)[0, -1] - writer.logits()).abs().max() < 1e-4
+    assert seen
+    for before in seen:
+        assert before == piece[: len(before)]
+        assert len(tiny_tokenizer.bar_starts(np.array(piece[len(before) :][:1], np.int16)))
+
+
+def test_a_prefix_without_a_place_for_the_music_is_refused(model, tiny_tokenizer, recordings) -> None:
+    prompt = np.concatenate([recordings[0].ids] * 4)
+    for front in ([], [tiny_tokenizer.bos] * model.config.context):
+        with pytest.raises(GenerationError, match="prefix"):
+            Writer(model, tiny_tokenizer, None, prompt, lambda _, front=front: front)

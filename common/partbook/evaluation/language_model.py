@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from partbook.evaluation.writing import AS_THE_PRODUCT, Rows, SlidingRows, write
-from partbook.model.generation import Sampling
+from partbook.model.generation import Prefix
 from partbook.model.likelihood import token_losses, token_nats
 from partbook.model.lockstep import LockstepCache
+from partbook.model.sampling import Constraint, Sampling
 from partbook.model.transformer import PartbookModel
 from partbook.music.recording import Recording
 from partbook.music.tokens import Tokenizer
@@ -63,6 +64,11 @@ class Writing(ABC):
 
     bound: bool = False
 
+    constraint: Constraint | None = None
+    """A grammar at the beginning of a piece, which all pieces keep to."""
+    prefix: Prefix | None = None
+    """What stands in front of a window that slid; BOS where it is None. A model without windows has no use for it."""
+
     def __init__(self, name: str, tokenizer: Tokenizer, sampling: Sampling = AS_THE_PRODUCT) -> None:
         self.name, self.tokenizer, self.sampling = name, tokenizer, sampling
 
@@ -88,7 +94,15 @@ class Writing(ABC):
             GenerationError: `quarters` or a seed is out of range, or prompts and seeds differ in number.
         """
         return write(
-            self.open_rows, self.tokenizer, seeds, quarters, prompts, self.sampling, most_rows=ROWS, on_piece=on_piece
+            self.open_rows,
+            self.tokenizer,
+            seeds,
+            quarters,
+            prompts,
+            self.sampling,
+            most_rows=ROWS,
+            on_piece=on_piece,
+            constraints=[self.constraint] * len(seeds),
         )
 
 
@@ -113,17 +127,17 @@ class Transformer(Writing):
 
     def open_rows(self, rows: int) -> Rows:
         """See `Writing`."""
-        return _TransformerRows(copy.deepcopy(self.model).double(), self.tokenizer, rows)
+        return _TransformerRows(copy.deepcopy(self.model).double(), self.tokenizer, rows, self.prefix)
 
 
 class _TransformerRows(SlidingRows):
-    def __init__(self, model: PartbookModel, tokenizer: Tokenizer, rows: int) -> None:
-        super().__init__(tokenizer, model.config.context, rows)
+    def __init__(self, model: PartbookModel, tokenizer: Tokenizer, rows: int, prefix: Prefix | None) -> None:
+        super().__init__(tokenizer, model.config.context, rows, prefix)
         self._device = model.embedding.weight.device
         self._cache = LockstepCache(model, rows)
 
-    def _prime(self, row: int, ids: Sequence[int], random: torch.Generator) -> Tensor:
-        start = torch.tensor([self._tokenizer.bos, *ids], device=self._device)
+    def _prime(self, row: int, front: Sequence[int], ids: Sequence[int], random: torch.Generator) -> Tensor:
+        start = torch.tensor([*front, *ids], device=self._device)
         return self._cache.prime(row, start).cpu()
 
     def _step(self, tokens: Tensor, active: Tensor) -> Tensor:

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from partbook.errors import GenerationError
-from partbook.model.generation import Sampling, draw, resume_at
+from partbook.model.generation import Prefix, never_drawn, recent_pitches, window
+from partbook.model.sampling import Constraint, Sampling, draw, masked
 from partbook.music.tokens import Tokenizer
 
 AS_THE_PRODUCT: Final = Sampling(max_tokens=4096, end=False)
@@ -64,11 +65,19 @@ class BarLines:
 class _Draft:
     """One piece: its tokens, the quarter notes of its finished bars, and what it draws with."""
 
-    def __init__(self, lines: BarLines, quarters: float, sampling: Sampling, prompt: Sequence[int]) -> None:
+    def __init__(
+        self,
+        lines: BarLines,
+        quarters: float,
+        sampling: Sampling,
+        prompt: Sequence[int],
+        constraint: Constraint | None = None,
+    ) -> None:
         self._lines, self._wanted = lines, quarters
         self._done, self._bar = 0.0, 4.0
         self.sampling = sampling
         self.random = torch.Generator().manual_seed(sampling.seed)
+        self.constraint = None if constraint is None else constraint.copy()
         self.ids: list[int] = []
         for token in prompt:
             self._write(token)
@@ -79,6 +88,8 @@ class _Draft:
             self._done += self._bar
         self._bar = self._lines.metre(token) or self._bar
         self.ids.append(token)
+        if self.constraint is not None:
+            self.constraint.append(token)
 
     def take(self, token: int) -> bool:
         """Write a token down, unless the piece is long enough where it would begin a bar: then False."""
@@ -103,6 +114,7 @@ def write(
     *,
     most_rows: int,
     on_piece: Callable[[int], None] = lambda _: None,
+    constraints: Sequence[Constraint | None] | None = None,
 ) -> list[NDArray[np.int16]]:
     """Pieces of at least `quarters` quarter notes, prompts included, each cut at the bar line at or after.
 
@@ -117,21 +129,26 @@ def write(
         sampling: how to draw; its seed is not looked at.
         most_rows: how many pieces to write side by side at most.
         on_piece: told how many pieces are finished, after each.
+        constraints: one a piece, at its beginning, as `partbook.model.generation.generate` takes it; None where no
+            piece has one.
 
     Raises:
-        GenerationError: an argument is out of range.
+        GenerationError: an argument is out of range, or a constraint leaves a piece no token.
     """
     if not (np.isfinite(quarters) and quarters > 0):
         raise GenerationError(f"quarters is {quarters}; it must be above 0.")
     if prompts is not None and len(prompts) != len(seeds):
         raise GenerationError(f"There are {len(prompts)} prompts for {len(seeds)} seeds; give one each.")
+    if constraints is not None and len(constraints) != len(seeds):
+        raise GenerationError(f"There are {len(constraints)} constraints for {len(seeds)} seeds; give one each.")
     if not seeds:
         return []
     lines = BarLines(tokenizer)
     given = prompts or [np.zeros(0, np.int16)] * len(seeds)
-    waiting = iter(enumerate(zip(seeds, given, strict=True)))
+    grammars = constraints or [None] * len(seeds)
+    waiting = iter(enumerate(zip(seeds, given, grammars, strict=True)))
     finished: dict[int, NDArray[np.int16]] = {}
-    never = [tokenizer.pad, tokenizer.bos, *(() if sampling.end else (tokenizer.eos,))]
+    never = never_drawn(tokenizer, end=sampling.end)
     # Rows are written out together: 40 pieces are 20 rows twice, not 32 rows and then 8 of them.
     count = math.ceil(len(seeds) / math.ceil(len(seeds) / most_rows))
     with torch.inference_mode():
@@ -140,8 +157,8 @@ def write(
 
         def begin(row: int) -> None:
             writing[row] = None
-            for number, (seed, prompt) in waiting:
-                draft = _Draft(lines, quarters, replace(sampling, seed=seed), [int(i) for i in prompt])
+            for number, (seed, prompt, grammar) in waiting:
+                draft = _Draft(lines, quarters, replace(sampling, seed=seed), [int(i) for i in prompt], grammar)
                 rows.begin(row, draft.ids, draft.random)
                 writing[row] = number, draft
                 return
@@ -149,15 +166,15 @@ def write(
         for row in range(len(writing)):
             begin(row)
         while any(writing):
-            logits = rows.logits().float().cpu().clone()
-            logits[:, never] = -torch.inf
+            logits = rows.logits().float().cpu()
             step: list[int | None] = [None] * len(writing)
             ended = []
             for row, place in enumerate(writing):
                 if place is None:
                     continue
                 number, draft = place
-                token = draw(logits[row], sampling.temperature, sampling.top_p, draft.random)
+                recent = recent_pitches(draft.ids, sampling, tokenizer)
+                token = draw(masked(logits[row], never, draft.constraint), sampling, draft.random, recent)
                 if token != tokenizer.eos and draft.take(token):
                     step[row] = token
                     if not draft.full:
@@ -176,19 +193,20 @@ def write(
 class SlidingRows(ABC):
     """Rows of a model that sees so many positions at once: a full row goes on from its own last bars.
 
-    As `partbook.model.generation.Writer` slides: from BOS and the tokens since a bar about halfway back.
+    As `partbook.model.generation.Writer` slides: from BOS, or what `prefix` says, and the tokens since a bar about
+    halfway back.
     """
 
-    def __init__(self, tokenizer: Tokenizer, context: int, rows: int) -> None:
-        self._tokenizer, self._context = tokenizer, context
+    def __init__(self, tokenizer: Tokenizer, context: int, rows: int, prefix: Prefix | None = None) -> None:
+        self._tokenizer, self._context, self._prefix = tokenizer, context, prefix
         self._ids: list[list[int]] = [[] for _ in range(rows)]
-        self._lengths = [0] * rows  # positions filled, BOS included
+        self._lengths = [0] * rows  # positions filled, what stands in front included
         self._random = [torch.Generator() for _ in range(rows)]
         self._logits = torch.zeros(rows, len(tokenizer), dtype=torch.float64)
 
     @abstractmethod
-    def _prime(self, row: int, ids: Sequence[int], random: torch.Generator) -> Tensor:
-        """Forget what the row held, read BOS and `ids`; logits of what comes next, (vocabulary,)."""
+    def _prime(self, row: int, front: Sequence[int], ids: Sequence[int], random: torch.Generator) -> Tensor:
+        """Forget what the row held, read `front` and the piece's `ids`; logits of what comes next, (vocabulary,)."""
 
     @abstractmethod
     def _step(self, tokens: Tensor, active: Tensor) -> Tensor:
@@ -200,10 +218,9 @@ class SlidingRows(ABC):
         self._slide(row)
 
     def _slide(self, row: int) -> None:
-        ids = self._ids[row]
-        tail = ids[resume_at(ids, self._context, self._tokenizer) :] if len(ids) >= self._context - 1 else ids
-        self._logits[row] = self._prime(row, tail, self._random[row]).double()
-        self._lengths[row] = 1 + len(tail)
+        front, tail = window(self._ids[row], self._context, self._tokenizer, self._prefix)
+        self._logits[row] = self._prime(row, front, tail, self._random[row]).double()
+        self._lengths[row] = len(front) + len(tail)
 
     def logits(self) -> Tensor:
         """See `Rows`."""

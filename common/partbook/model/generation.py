@@ -1,15 +1,16 @@
-"""Writing music: nucleus sampling with a key–value cache, beyond the context where a piece is longer.
+"""Writing music: tokens drawn one by one with a key–value cache, beyond the context where a piece is longer.
 
-When the context is full the piece goes on from its own last bars: the cache is rebuilt from BOS and the tokens since
-a bar about halfway back, exactly as training windows begin inside a recording.
+When the context is full the piece goes on from its own last bars: the cache is rebuilt from the tokens since a bar
+about halfway back, exactly as training windows begin inside a recording. In front of them stands BOS, or what a
+`Prefix` remembers of the plan (key, metre, bars left) at the place where they begin.
 
-Nucleus sampling: Holtzman et al. 2020 (arXiv 1904.09751 v2, §3.1).
+How a token is drawn: `partbook.model.sampling`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -18,38 +19,13 @@ from torch import Tensor
 
 from partbook.errors import GenerationError
 from partbook.model.layers import Cache
+from partbook.model.sampling import Constraint, Sampling, draw, masked, standing
 from partbook.model.transformer import PartbookModel
 from partbook.music.mel import BANDS, MEMORY_FRAMES
 from partbook.music.tokens import Tokenizer
 
-
-@dataclass(frozen=True, slots=True)
-class Sampling:
-    """How to draw tokens.
-
-    Attributes:
-        seed: makes the draw repeatable on one machine.
-        max_tokens: at most this many new tokens.
-        temperature: > 0; logits are divided by it.
-        top_p: in (0, 1]; the smallest set of tokens with this much probability is drawn from.
-        end: whether the model may end the piece; where not, EOS is never drawn and the caller stops.
-    """
-
-    seed: int = 0
-    max_tokens: int = 512
-    temperature: float = 1.0
-    top_p: float = 0.95
-    end: bool = True
-
-    def __post_init__(self) -> None:
-        if not 0.0 < self.temperature <= 10.0:
-            raise GenerationError(f"temperature is {self.temperature}; it must be above 0 and at most 10.")
-        if not 0.0 < self.top_p <= 1.0:
-            raise GenerationError(f"top_p is {self.top_p}; it must be above 0 and at most 1.")
-        if self.max_tokens < 1:
-            raise GenerationError(f"max_tokens is {self.max_tokens}; it must be at least 1.")
-        if not 0 <= self.seed < 2**63:
-            raise GenerationError(f"seed is {self.seed}; it must be from 0 to 2^63 - 1.")
+Prefix = Callable[[Sequence[int]], Sequence[int]]
+"""What stands in front of a window that begins inside a piece: token ids, of the tokens before the window."""
 
 
 class Writer:
@@ -61,27 +37,23 @@ class Writer:
         tokenizer: Tokenizer,
         memory: NDArray[np.float32] | None,
         prompt: NDArray[np.int16],
+        prefix: Prefix | None = None,
     ) -> None:
-        self._model, self._tokenizer = model, tokenizer
-        device = model.embedding.weight.device
-        mel = np.full((MEMORY_FRAMES, BANDS), -1.0, np.float32) if memory is None else memory
-        if mel.shape != (MEMORY_FRAMES, BANDS):
-            raise GenerationError(
-                f"The memory is {mel.shape}, not ({MEMORY_FRAMES}, {BANDS}): 8 s of log-mel are needed."
-            )
-        heard = torch.tensor([memory is not None], device=device)
-        mel_tensor = torch.from_numpy(np.asarray(mel, dtype=np.float32))[None].to(device)
-        self._memory, self._audible = model.encode(mel_tensor, heard)
+        """A piece that goes on from `prompt`, with `memory` (688, 128) or silence; `prefix`: see `window`.
+
+        Raises:
+            GenerationError: the memory has another shape, or the prefix is too long.
+        """
+        self._model, self._tokenizer, self._prefix = model, tokenizer, prefix
+        self._memory, self._audible = hear(model, memory)
         self.ids: list[int] = [int(i) for i in prompt]
         self._cache: Cache = model.open_cache(self._memory)
         self._logits = self._prime()
 
     def _prime(self) -> Tensor:
         self._cache.length = 0
-        context = self._model.config.context
-        full = len(self.ids) >= context - 1
-        tail = self.ids[resume_at(self.ids, context, self._tokenizer) :] if full else self.ids
-        start = torch.tensor([[self._tokenizer.bos, *tail]], device=self._memory.device)
+        front, tail = window(self.ids, self._model.config.context, self._tokenizer, self._prefix)
+        start = torch.tensor([[*front, *tail]], device=self._memory.device)
         return self._model.step(start, self._cache, self._audible)[0, -1]
 
     def logits(self) -> Tensor:
@@ -105,6 +77,73 @@ def resume_at(ids: Sequence[int], context: int, tokenizer: Tokenizer) -> int:
     return half + (int(starts[0]) if len(starts) else 0)
 
 
+def window(
+    ids: Sequence[int], context: int, tokenizer: Tokenizer, prefix: Prefix | None = None
+) -> tuple[list[int], list[int]]:
+    """What a model with so much context reads of a piece so far: what stands in front, and the last of its tokens.
+
+    Short of the context that is BOS and everything. Else the tokens begin where `resume_at` says, and `prefix` is given
+    all those before; BOS stands in front where there is no prefix.
+
+    Raises:
+        GenerationError: the prefix is empty or leaves no place for a token to come.
+    """
+    if len(ids) < context - 1:
+        return [tokenizer.bos], list(ids)
+    at = resume_at(ids, context, tokenizer)
+    front = [tokenizer.bos] if prefix is None else [int(i) for i in prefix(ids[:at])]
+    room = context - 1 - (len(ids) - at)
+    if not 1 <= len(front) <= room:
+        raise GenerationError(
+            f"The prefix of a window is {len(front)} tokens long; with {len(ids) - at} tokens to go on from it must "
+            f"be from 1 to {room}."
+        )
+    return front, list(ids[at:])
+
+
+def hear(model: PartbookModel, memory: NDArray[np.float32] | None) -> tuple[Tensor, Tensor]:
+    """What `PartbookModel.encode` makes of one memory, (688, 128), or of silence.
+
+    Raises:
+        GenerationError: the memory has another shape.
+    """
+    weight = model.embedding.weight
+    mel = np.full((MEMORY_FRAMES, BANDS), -1.0, np.float32) if memory is None else memory
+    if mel.shape != (MEMORY_FRAMES, BANDS):
+        raise GenerationError(f"The memory is {mel.shape}, not ({MEMORY_FRAMES}, {BANDS}): 8 s of log-mel are needed.")
+    heard = torch.tensor([memory is not None], device=weight.device)
+    return model.encode(torch.from_numpy(np.asarray(mel, dtype=np.float32))[None].to(weight), heard)
+
+
+def never_drawn(tokenizer: Tokenizer, *, end: bool) -> list[int]:
+    """Tokens that stand in front of a piece or beside it, and EOS where the model may not end the piece."""
+    cut: int | None = getattr(tokenizer, "cut", None)
+    return [
+        tokenizer.pad,
+        tokenizer.bos,
+        *(() if cut is None else (cut,)),
+        *(() if end else (tokenizer.eos,)),
+    ]
+
+
+@lru_cache(maxsize=4)
+def _pitched(tokenizer: Tokenizer) -> frozenset[int]:
+    return frozenset(
+        token for token in range(len(tokenizer)) if any(name.startswith("Pitch_") for name in tokenizer.names([token]))
+    )
+
+
+def recent_pitches(ids: Sequence[int], sampling: Sampling, tokenizer: Tokenizer) -> list[int]:
+    """The tokens that the repetition penalty lowers: those of the last `repetition_window` that hold a pitch.
+
+    Bars, positions and lengths recur in all music and are left alone. None where the penalty is off.
+    """
+    if sampling.repetition_penalty == 1.0:
+        return []
+    pitched = _pitched(tokenizer)
+    return [token for token in ids[-sampling.repetition_window :] if token in pitched]
+
+
 def generate(
     model: PartbookModel,
     tokenizer: Tokenizer,
@@ -112,6 +151,8 @@ def generate(
     *,
     prompt: NDArray[np.int16] | None = None,
     memory: NDArray[np.float32] | None = None,
+    constraint: Constraint | None = None,
+    prefix: Prefix | None = None,
 ) -> Iterator[int]:
     """New token ids, as they are drawn; EOS, if drawn, ends the stream and is not yielded.
 
@@ -121,30 +162,27 @@ def generate(
         sampling: how to draw.
         prompt: token ids to go on from (without BOS); None starts a piece.
         memory: log-mel of eight seconds that "came before", (688, 128); None for silence.
+        constraint: a grammar at the beginning of a piece; a copy of it is told the prompt and then every token drawn.
+            It only ever narrows: what is not drawn without it is not drawn with it.
+        prefix: what stands in front when the context slides; see `window`.
 
     Raises:
-        GenerationError: an argument is out of range.
+        GenerationError: an argument is out of range, or the constraint leaves no token.
     """
+    given = np.zeros(0, np.int16) if prompt is None else prompt
+    grammar = standing(constraint, given.tolist())
+    never = never_drawn(tokenizer, end=sampling.end)
     generator = torch.Generator().manual_seed(sampling.seed)
     with torch.inference_mode():
-        writer = Writer(model, tokenizer, memory, np.zeros(0, np.int16) if prompt is None else prompt)
+        writer = Writer(model, tokenizer, memory, given, prefix)
     for _ in range(sampling.max_tokens):
         with torch.inference_mode():
-            logits = writer.logits().float().cpu().clone()
-            logits[[tokenizer.pad, tokenizer.bos]] = -torch.inf
-            if not sampling.end:
-                logits[tokenizer.eos] = -torch.inf
-            token = draw(logits, sampling.temperature, sampling.top_p, generator)
+            logits = masked(writer.logits().float().cpu(), never, grammar)
+            token = draw(logits, sampling, generator, recent_pitches(writer.ids, sampling, tokenizer))
         if token == tokenizer.eos:
             return
         yield token
+        if grammar is not None:
+            grammar.append(token)
         with torch.inference_mode():
             writer.append(token)
-
-
-def draw(logits: Tensor, temperature: float, top_p: float, generator: torch.Generator) -> int:
-    """One token from the nucleus of softmax(logits / temperature): logits (vocabulary,)."""
-    probabilities, order = torch.softmax(logits / temperature, dim=-1).sort(descending=True)
-    before = probabilities.cumsum(-1) - probabilities
-    kept = torch.where(before < top_p, probabilities, torch.zeros_like(probabilities))
-    return int(order[torch.multinomial(kept, 1, generator=generator)])

@@ -131,6 +131,22 @@ def run_generate(
     max_tokens: Annotated[int, typer.Option(help="Stop after this many tokens even if shorter.")] = 4096,
     temperature: Annotated[float, typer.Option(help="Lower keeps closer to the likely.")] = 1.0,
     top_p: Annotated[float, typer.Option(help="Draw from the likeliest tokens of this total probability.")] = 0.95,
+    top_k: Annotated[int, typer.Option(help="Draw from this many of the likeliest tokens; 0 for all.")] = 0,
+    min_p: Annotated[
+        float, typer.Option(help="Leave out tokens less likely than this share of the likeliest; 0 for none.")
+    ] = 0.0,
+    repetition_penalty: Annotated[
+        float, typer.Option(help="Above 1, pitches written lately become less likely; at most 10.")
+    ] = 1.0,
+    repetition_window: Annotated[int, typer.Option(help="How many tokens back the penalty looks.")] = 64,
+    beam_width: Annotated[
+        int,
+        typer.Option(
+            "--beam",
+            help="Search the likeliest piece with so many beams, such as 5, instead of drawing one: the same whatever "
+            "the seed, and plainer. At most 16; 0 draws.",
+        ),
+    ] = 0,
     go_on: Annotated[Path | None, typer.Option("--continue", help="MIDI file to go on from.")] = None,
     prime: Annotated[
         Path | None,
@@ -171,6 +187,11 @@ def run_generate(
             top_p=top_p,
             prompt=prompts.prompt_of_midi(prompt_midi) if prompt_midi is not None else None,
             memory=prompts.memory_of_audio(prime) if prime is not None else None,
+            top_k=top_k,
+            min_p=min_p,
+            repetition_penalty=repetition_penalty,
+            repetition_window=repetition_window,
+            beam_width=beam_width,
         )
         if opened is not None:
             from partbook.generator.release import load_generator

@@ -1,4 +1,4 @@
-"""From a request to a piece: draw tokens, write them down bar by bar, stop at the wanted length.
+"""From a request to a piece: draw or search tokens, write them down bar by bar, stop at the wanted length.
 
 `compose` is what the service streams and what `partbook generate` runs without one. It knows no network and
 no files; all randomness comes from the request's seed.
@@ -19,7 +19,9 @@ from symusic.core import ScoreTick, TempoTick, TextMetaTick
 
 from partbook.errors import GenerationError
 from partbook.generator.prompts import score_of_midi
-from partbook.model.generation import Sampling, generate
+from partbook.model.beam import settled_tokens
+from partbook.model.generation import generate
+from partbook.model.sampling import Sampling
 from partbook.music.tokens import Tokenizer, seconds_at
 
 if TYPE_CHECKING:
@@ -29,6 +31,8 @@ LONGEST_SECONDS: Final = 600.0
 MOST_TOKENS: Final = 16_384
 DEFAULT_SECONDS: Final = 30.0
 DEFAULT_TOKENS: Final = 4096
+DEFAULT_WINDOW: Final = 64
+MOST_BEAMS: Final = 16
 LARGEST_SEED: Final = 2**53 - 1  # what a JSON reader keeps exactly
 
 
@@ -53,6 +57,12 @@ class PieceRequest:
         top_p: above 0, at most 1.
         prompt: a score to go on from; the piece begins with it.
         memory: log-mel of the eight seconds before the piece, (688, 128); None for silence.
+        top_k: at least 1; 0 is off.
+        min_p: 0 to 1; 0 is off.
+        repetition_penalty: 1 to 10; 1 is off.
+        repetition_window: tokens, at least 1.
+        beam_width: 1 to 16 searches the likeliest piece with so many beams and draws nothing, so that the seed and all
+            that shapes a draw are not looked at; 0 draws.
     """
 
     seed: int
@@ -62,6 +72,11 @@ class PieceRequest:
     top_p: float = 0.95
     prompt: ScoreTick | None = None
     memory: NDArray[np.float16] | None = field(default=None, repr=False)
+    top_k: int = 0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    repetition_window: int = DEFAULT_WINDOW
+    beam_width: int = 0
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed <= LARGEST_SEED:
@@ -70,11 +85,23 @@ class PieceRequest:
             raise GenerationError(f"seconds is {self.seconds}; it must be above 0 and at most {LONGEST_SECONDS:g}.")
         if not 1 <= self.max_tokens <= MOST_TOKENS:
             raise GenerationError(f"max_tokens is {self.max_tokens}; it must be from 1 to {MOST_TOKENS}.")
+        if not 0 <= self.beam_width <= MOST_BEAMS:
+            raise GenerationError(f"beam_width is {self.beam_width}; it must be from 1 to {MOST_BEAMS}, or 0 to draw.")
         self.sampling()
 
     def sampling(self) -> Sampling:
         """How to draw. The model may not end the piece: a request says how long it is to be."""
-        return Sampling(self.seed, self.max_tokens, self.temperature, self.top_p, end=False)
+        return Sampling(
+            self.seed,
+            self.max_tokens,
+            self.temperature,
+            self.top_p,
+            end=False,
+            top_k=self.top_k,
+            min_p=self.min_p,
+            repetition_penalty=self.repetition_penalty,
+            repetition_window=self.repetition_window,
+        )
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -157,15 +184,8 @@ def compose(
         draft.ids.extend(int(i) for i in generator.tokenizer.encode(request.prompt))
         yield draft.finish_bar(given=True)
     prompt_end, prompt_tick = draft.end, draft.end_tick
-    prompt, memory = np.asarray(draft.ids, dtype=np.int16), request.memory
     tokens = 0
-    for token in generate(
-        generator.model,
-        generator.tokenizer,
-        request.sampling(),
-        prompt=prompt if len(prompt) else None,
-        memory=None if memory is None else memory.astype(np.float32),
-    ):
+    for token in _tokens(generator, request, np.asarray(draft.ids, dtype=np.int16), cancelled):
         if cancelled():
             return
         tokens += 1
@@ -176,6 +196,8 @@ def compose(
                 break
         draft.ids.append(token)
     else:
+        if cancelled():
+            return
         if draft.unfinished:
             yield draft.finish_bar()
     score = draft.score()
@@ -188,6 +210,26 @@ def compose(
         score.markers.append(TextMetaTick(prompt_tick, "Partbook goes on from here"))
     continues_at = None if request.prompt is None else prompt_end
     yield Piece(score.dumps_midi(), draft.end, tokens, generator.release_id, request, continues_at)
+
+
+def _tokens(
+    generator: Generator, request: PieceRequest, prompt: NDArray[np.int16], cancelled: Callable[[], bool]
+) -> Iterator[int]:
+    """New tokens after the prompt, drawn or searched; once cancelled, a search ends early."""
+    model, tokenizer = generator.model, generator.tokenizer
+    memory = None if request.memory is None else request.memory.astype(np.float32)
+    if request.beam_width:
+        return settled_tokens(
+            model,
+            tokenizer,
+            prompt,
+            memory,
+            width=request.beam_width,
+            max_tokens=request.max_tokens,
+            end=False,
+            cancelled=cancelled,
+        )
+    return generate(model, tokenizer, request.sampling(), prompt=prompt, memory=memory)
 
 
 class _Draft:

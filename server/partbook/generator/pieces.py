@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from partbook.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
-    from partbook.generator.composing import Piece
+    from partbook.generator.composing import Piece, PieceRequest
 
 _ENDINGS: Final = (".mid", ".wav", ".json")
 
@@ -67,6 +67,7 @@ def write_piece(folder: Path, name: str, piece: Piece, origin: Mapping[str, Any]
                     "top_p": request.top_p,
                     "max_tokens": request.max_tokens,
                     "seconds": request.seconds,
+                    **_switched_on(request),
                 },
                 "seconds": round(piece.seconds, 3),
                 "tokens": piece.tokens,
@@ -80,6 +81,21 @@ def write_piece(folder: Path, name: str, piece: Piece, origin: Mapping[str, Any]
     except OSError as error:
         raise InputError(f"The piece cannot be written to {folder}: {error.strerror}; choose another --out.") from error
     return midi, wav, described
+
+
+def _switched_on(request: PieceRequest) -> dict[str, float]:
+    """The controls that are off unless asked for, of those that were."""
+    controls: dict[str, float] = {}
+    if request.top_k:
+        controls["top_k"] = request.top_k
+    if request.min_p:
+        controls["min_p"] = request.min_p
+    if request.repetition_penalty != 1.0:
+        controls["repetition_penalty"] = request.repetition_penalty
+        controls["repetition_window"] = request.repetition_window
+    if request.beam_width:
+        controls["beam_width"] = request.beam_width
+    return controls
 
 
 def _sha256(path: Path) -> str:

@@ -40,6 +40,11 @@ def compose_remotely(
         top_p=request.top_p,
         prompt_midi=prompt_midi,
         log_mel=None if request.memory is None else request.memory.astype("<f2").tobytes(),
+        top_k=request.top_k,
+        min_p=request.min_p,
+        repetition_penalty=request.repetition_penalty,
+        repetition_window=request.repetition_window,
+        beam_width=request.beam_width,
     )
     with _channel(address, authorities) as channel:
         call = stubs.GeneratorStub(channel).Generate(message)
@@ -79,6 +84,12 @@ def _piece(piece: Any, request: PieceRequest) -> Piece:
         max_tokens=piece.max_tokens,
         temperature=piece.temperature,
         top_p=piece.top_p,
+        # A server that does not know a field did without it.
+        top_k=piece.top_k,
+        min_p=piece.min_p,
+        repetition_penalty=piece.repetition_penalty if piece.HasField("repetition_penalty") else 1.0,
+        repetition_window=piece.repetition_window or request.repetition_window,
+        beam_width=piece.beam_width,
     )
     continues_at = piece.continues_at if piece.HasField("continues_at") else None
     return Piece(piece.midi, piece.seconds, piece.tokens, piece.release_id, used, continues_at)

@@ -94,6 +94,14 @@ def request_of(message: Any) -> PieceRequest:
         top_p=message.top_p if message.HasField("top_p") else 0.95,
         prompt=prompt,
         memory=memory,
+        # Absent numbers read as 0, which turns these off.
+        top_k=message.top_k,
+        min_p=message.min_p,
+        repetition_penalty=message.repetition_penalty if message.HasField("repetition_penalty") else 1.0,
+        repetition_window=(
+            message.repetition_window if message.HasField("repetition_window") else composing.DEFAULT_WINDOW
+        ),
+        beam_width=message.beam_width,
     )
 
 
@@ -121,6 +129,11 @@ def event_of(event: Bar | Piece) -> Any:
             max_tokens=request.max_tokens,
             seconds_wanted=request.seconds,
             continues_at=event.continues_at,
+            top_k=request.top_k,
+            min_p=request.min_p,
+            repetition_penalty=request.repetition_penalty,
+            repetition_window=request.repetition_window,
+            beam_width=request.beam_width,
         )
     )
 

@@ -30,7 +30,7 @@ from partbook.evaluation.language_model import LanguageModel, Transformer
 from partbook.evaluation.writing import AS_THE_PRODUCT
 from partbook.generator.release import ABOUT, load_generator, open_release
 from partbook.model.checkpoint import BASE, load_model, load_tokenizer
-from partbook.model.generation import Sampling
+from partbook.model.sampling import Sampling
 
 SHIPPED: Final = "base"
 

@@ -18,8 +18,9 @@ from torch import Tensor, nn
 
 from partbook.evaluation.language_model import Writing
 from partbook.evaluation.writing import AS_THE_PRODUCT, Rows, SlidingRows
-from partbook.model.generation import Sampling
+from partbook.model.generation import Prefix
 from partbook.model.likelihood import token_losses, token_nats
+from partbook.model.sampling import Sampling
 from partbook.music.recording import Recording
 from partbook.music.tokens import Tokenizer
 
@@ -86,19 +87,19 @@ class LstmModel(Writing):
 
     def open_rows(self, rows: int) -> Rows:
         """See `Writing`."""
-        return _LstmRows(copy.deepcopy(self.network).double(), self.tokenizer, rows)
+        return _LstmRows(copy.deepcopy(self.network).double(), self.tokenizer, rows, self.prefix)
 
 
 class _LstmRows(SlidingRows):
-    def __init__(self, network: LstmNetwork, tokenizer: Tokenizer, rows: int) -> None:
+    def __init__(self, network: LstmNetwork, tokenizer: Tokenizer, rows: int, prefix: Prefix | None) -> None:
         config = network.config
-        super().__init__(tokenizer, config.context, rows)
+        super().__init__(tokenizer, config.context, rows, prefix)
         self._network = network
         self._hidden = torch.zeros(config.layers, rows, config.width, dtype=torch.float64)
         self._cell = torch.zeros_like(self._hidden)
 
-    def _prime(self, row: int, ids: Sequence[int], random: torch.Generator) -> Tensor:
-        logits, (hidden, cell) = self._network.advance(torch.tensor([[self._tokenizer.bos, *ids]]), None)
+    def _prime(self, row: int, front: Sequence[int], ids: Sequence[int], random: torch.Generator) -> Tensor:
+        logits, (hidden, cell) = self._network.advance(torch.tensor([[*front, *ids]]), None)
         self._hidden[:, row], self._cell[:, row] = hidden[:, 0], cell[:, 0]
         return logits[0, -1]
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from partbook.baselines.kneser_ney import KneserNey
 from partbook.evaluation.language_model import Writing
 from partbook.evaluation.writing import AS_THE_PRODUCT, Rows
-from partbook.model.generation import Sampling
+from partbook.model.sampling import Sampling
 from partbook.music.recording import Recording
 from partbook.music.tokens import Tokenizer
 

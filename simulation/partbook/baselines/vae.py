@@ -28,8 +28,9 @@ from torch import Tensor, nn
 from partbook.baselines.lstm import State, open_forget_gates
 from partbook.evaluation.language_model import Writing
 from partbook.evaluation.writing import AS_THE_PRODUCT, Rows, SlidingRows
-from partbook.model.generation import Sampling
+from partbook.model.generation import Prefix
 from partbook.model.likelihood import token_nats
+from partbook.model.sampling import Sampling
 from partbook.music.recording import Recording
 from partbook.music.tokens import Tokenizer
 
@@ -167,7 +168,7 @@ class VaeModel(Writing):
 
     def open_rows(self, rows: int) -> Rows:
         """See `Writing`: a piece's first window has its z from the prior, later ones from what they go on from."""
-        return _VaeRows(copy.deepcopy(self.network).double(), self.tokenizer, rows)
+        return _VaeRows(copy.deepcopy(self.network).double(), self.tokenizer, rows, self.prefix)
 
 
 def _log_weight(network: VaeNetwork, ids: Tensor, noise: Tensor, found: Bound, pad: int) -> Tensor:
@@ -181,20 +182,20 @@ def _log_weight(network: VaeNetwork, ids: Tensor, noise: Tensor, found: Bound, p
 
 
 class _VaeRows(SlidingRows):
-    def __init__(self, network: VaeNetwork, tokenizer: Tokenizer, rows: int) -> None:
+    def __init__(self, network: VaeNetwork, tokenizer: Tokenizer, rows: int, prefix: Prefix | None) -> None:
         config = network.config
-        super().__init__(tokenizer, config.context, rows)
+        super().__init__(tokenizer, config.context, rows, prefix)
         self._network = network
         self._z = torch.zeros(rows, config.latent, dtype=torch.float64)
         self._hidden = torch.zeros(config.layers, rows, config.decoder, dtype=torch.float64)
         self._cell = torch.zeros_like(self._hidden)
 
-    def _prime(self, row: int, ids: Sequence[int], random: torch.Generator) -> Tensor:
+    def _prime(self, row: int, front: Sequence[int], ids: Sequence[int], random: torch.Generator) -> Tensor:
         z = torch.randn(1, self._network.config.latent, generator=random).double()
         if ids:
             mean, log_variance = self._network.encode(torch.tensor([[*ids]]), torch.tensor([len(ids)]))
             z = mean + torch.exp(0.5 * log_variance) * z
-        start = torch.tensor([[self._tokenizer.bos, *ids]])
+        start = torch.tensor([[*front, *ids]])
         logits, (hidden, cell) = self._network.advance(start, z, self._network.open(z))
         self._z[row], self._hidden[:, row], self._cell[:, row] = z[0], hidden[:, 0], cell[:, 0]
         return logits[0, -1]
