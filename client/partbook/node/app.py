@@ -16,6 +16,7 @@ The node's own configuration comes from `context.node_config`, never from the co
     base        folder of the base model (optional)
     seed        of the visiting order and of rounding (optional; simulations only)
     devices     what to train on, comma between them (optional)
+    style       its style number, if it opts in (optional)
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ def node_config(context: Context) -> NodeConfig:
     def path(key: str) -> Path | None:
         return Path(str(values[key])) if key in values else None
 
-    seed = values.get("seed")
+    seed, style = values.get("seed"), values.get("style")
     return NodeConfig(
         member=str(values["member"]),
         vault=Path(str(values["vault"])),
@@ -69,6 +70,7 @@ def node_config(context: Context) -> NodeConfig:
         base=path("base") or BASE,
         seed=int(seed) if isinstance(seed, (int, float)) else None,
         devices=tuple(str(values["devices"]).split(",")) if values.get("devices") else None,
+        style=int(style) if isinstance(style, (int, float)) else None,
     )
 
 
@@ -91,6 +93,7 @@ def flower_config(config: NodeConfig) -> dict[str, str | int | float | bool]:
         "key": config.key,
         "seed": config.seed,
         "devices": None if config.devices is None else ",".join(config.devices),
+        "style": config.style,
     }
     for key, value in optional.items():
         if value is not None:
