@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner, Result
 from tunes import recording_of, tune
+from typer.testing import CliRunner, Result
 
 from partbook.errors import ConfigError, InputError
 from partbook.identity.keys import IdentityKey

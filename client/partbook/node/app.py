@@ -33,6 +33,7 @@ from partbook.model.checkpoint import BASE
 from partbook.node.answering import answer
 from partbook.node.label import LabelNode, NodeConfig
 from partbook.plan import wire
+from partbook.training.examples import STYLES
 
 app = ClientApp()
 
@@ -44,7 +45,7 @@ def node_config(context: Context) -> NodeConfig:
     """The node's configuration out of Flower's context.
 
     Raises:
-        ConfigError: `member`, `vault`, `roster` or `identity` is missing.
+        ConfigError: `member`, `vault`, `roster` or `identity` is missing, or `style` is none.
     """
     values = context.node_config
     for key in ("member", "vault", "roster", "identity"):
@@ -54,7 +55,7 @@ def node_config(context: Context) -> NodeConfig:
     def path(key: str) -> Path | None:
         return Path(str(values[key])) if key in values else None
 
-    seed, style = values.get("seed"), values.get("style")
+    seed = values.get("seed")
     return NodeConfig(
         member=str(values["member"]),
         vault=Path(str(values["vault"])),
@@ -70,8 +71,17 @@ def node_config(context: Context) -> NodeConfig:
         base=path("base") or BASE,
         seed=int(seed) if isinstance(seed, (int, float)) else None,
         devices=tuple(str(values["devices"]).split(",")) if values.get("devices") else None,
-        style=int(style) if isinstance(style, (int, float)) else None,
+        style=_style(values.get("style")),
     )
+
+
+def _style(value: object) -> int | None:
+    """A style number out of Flower's context, where it may be a text."""
+    if value is None:
+        return None
+    if str(value) not in map(str, range(STYLES)):
+        raise ConfigError(f"style: {value!r} is no style; give a number from 0 to {STYLES - 1}, or leave it out.")
+    return int(str(value))
 
 
 def flower_config(config: NodeConfig) -> dict[str, str | int | float | bool]:
