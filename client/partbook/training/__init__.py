@@ -5,6 +5,7 @@
 `prefetch`, `saved_state`  its batches, made ahead; its state, kept whole
 `pretraining`   the optimiser of small models: the baselines
 `examples`      a label's recordings as windows
+`adaptation`    one label alone: an adapter for itself, with early stopping
 `local`         a label's update without noise: a few steps on its own recordings, clipped
 `per_recording` one clipped update for each recording, and DP-SGD made of them
 `replica`       what computes them on one device, and adds them up as integers

@@ -215,6 +215,13 @@ class Tokenizer:
                 result.append(symbol)
         return result
 
+    def styled(self, ids: NDArray[np.int16], style: int) -> NDArray[np.int16]:
+        """A piece's ids with a label's style, 0–15, in their header; in place of another that is there."""
+        kept = [int(i) for i in ids if not (i < len(KINDS) and KINDS[i] == "Style")]
+        hands = [place for place, i in enumerate(kept) if i < len(KINDS) and KINDS[i] == "Hand"]
+        place = hands[0] + 1 if hands else 0
+        return np.array([*kept[:place], NUMBER[f"Style_{style}"], *kept[place:]], dtype=np.int16)
+
     # ------------------------------------------------------------------ reading
 
     def decode(self, ids: Iterable[int], *, tempi: Sequence[float] | None = None) -> ScoreTick:
