@@ -33,7 +33,7 @@ from partbook.model.checkpoint import BASE
 from partbook.node.answering import answer
 from partbook.node.label import LabelNode, NodeConfig
 from partbook.plan import wire
-from partbook.training.examples import STYLES
+from partbook.music.vocabulary import STYLES
 
 app = ClientApp()
 

@@ -33,7 +33,7 @@ from partbook.identity.passphrase import PASSPHRASE_VARIABLE, given_passphrase
 from partbook.model.checkpoint import BASE
 from partbook.node.label import NodeConfig
 from partbook.node.timing import PartyTiming
-from partbook.training.examples import STYLES
+from partbook.music.vocabulary import STYLES
 
 
 def _with_a_port(address: str) -> str:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from partbook.music.recording import Recording
 from partbook.music.tokens import Tokenizer
+from partbook.music.vocabulary import STYLES
 from partbook.music.windows import Span, Windows, gather, spans
 
 STRIDE = 0.5  # training windows overlap by half, so that every bar is seen early and late in one
-STYLES = 16  # style tokens of the vocabulary, from 0
 _POOL = 4  # batches whose windows are put in order of length
 
 

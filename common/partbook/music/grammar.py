@@ -28,7 +28,7 @@ from partbook.music.vocabulary import (
 )
 
 _PITCHES: Final = HIGHEST_PITCH - LOWEST_PITCH + 1
-_HEADER: Final = ("Hand", "Style", "Key", "Metre", "Tempo", "Density", "Polyphony", "Bars", "Program")
+_HEADER: Final = ("Hand", "Genre", "Style", "Key", "Metre", "Tempo", "Density", "Polyphony", "Bars", "Program")
 _NEEDED: Final = frozenset({"Hand", "Metre", "Tempo", "Program"})
 _BAR: Final = NUMBER["Bar"]
 

@@ -55,6 +55,7 @@ class Header:
 
     Attributes:
         hand: how the notes came to be; heard music has its dynamics written, once a bar.
+        genre: as in `vocabulary.GENRES`.
         style: a label's number, 0–15.
         key: as in `vocabulary.KEYS`.
         density, polyphony: classes of the vocabulary's scales.
@@ -62,6 +63,7 @@ class Header:
     """
 
     hand: Hand = "score"
+    genre: str | None = None
     style: int | None = None
     key: str | None = None
     density: int | None = None
@@ -72,6 +74,7 @@ class Header:
         """Its symbols, in the grammar's order."""
         said: list[int | None] = [
             NUMBER[f"Hand_{self.hand}"],
+            None if self.genre is None else NUMBER[f"Genre_{self.genre}"],
             None if self.style is None else NUMBER[f"Style_{self.style}"],
             None if self.key is None else NUMBER[f"Key_{self.key}"],
             metre_number(*metre),
@@ -157,7 +160,7 @@ class Tokenizer:
         Raises:
             ScoreError: the score holds no note that can be written.
         """
-        return self.write(quantised(score), Header(hand, style))
+        return self.write(quantised(score), Header(hand, style=style))
 
     def write(self, music: Quantised, header: Header) -> NDArray[np.int16]:
         """Token ids of music on the grid, header included, with neither BOS nor EOS."""
@@ -218,8 +221,8 @@ class Tokenizer:
     def styled(self, ids: NDArray[np.int16], style: int) -> NDArray[np.int16]:
         """A piece's ids with a label's style, 0–15, in their header; in place of another that is there."""
         kept = [int(i) for i in ids if not (i < len(KINDS) and KINDS[i] == "Style")]
-        hands = [place for place, i in enumerate(kept) if i < len(KINDS) and KINDS[i] == "Hand"]
-        place = hands[0] + 1 if hands else 0
+        before = [place for place, i in enumerate(kept) if i < len(KINDS) and KINDS[i] in ("Hand", "Genre")]
+        place = before[-1] + 1 if before else 0
         return np.array([*kept[:place], NUMBER[f"Style_{style}"], *kept[place:]], dtype=np.int16)
 
     # ------------------------------------------------------------------ reading
@@ -246,7 +249,7 @@ class Tokenizer:
         return np.flatnonzero(self._starts_bar[ids])
 
 
-_HEADER: Final = frozenset({"Hand", "Style", "Key", "Metre", "Tempo", "Density", "Polyphony", "Program"})
+_HEADER: Final = frozenset({"Hand", "Genre", "Style", "Key", "Metre", "Tempo", "Density", "Polyphony", "Program"})
 
 
 def symbols_hash() -> str:

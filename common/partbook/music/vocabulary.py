@@ -4,7 +4,7 @@ A piece is a header and bars; one grammar holds for training windows, prompts an
 (`partbook.music.grammar`):
 
     window  = (BOS | CUT) header bar* gap-filling* [EOS]
-    header  = HAND [STYLE] [KEY] METRE TEMPO [DENSITY] [POLYPHONY] [BARS] PROGRAM+
+    header  = HAND [GENRE] [STYLE] [KEY] METRE TEMPO [DENSITY] [POLYPHONY] [BARS] PROGRAM+
     bar     = [METRE] [TEMPO] BAR [DYNAMICS] moment*          METRE and TEMPO only where they change
     moment  = STEP* [CHORD] ([PROGRAM] PITCH+ DURATION)*      notes of one length that begin together say it once
     gap     = GAP_n                                           n bars are left out here …
@@ -37,7 +37,10 @@ Hand = Literal["score", "heard"]
 """How notes came to be: written by a composer or editor, or transcribed from sound."""
 
 HANDS: Final[tuple[Hand, ...]] = ("score", "heard")
-STYLES: Final = 16
+GENRES: Final = ("chorale", "dance", "madrigal", "pop", "quartet", "song", "piano", "other")
+"""What public music is, where it is known."""
+
+STYLES: Final = 16  # labels that opt in
 NOTE_NAMES: Final = ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")
 KEYS: Final = tuple(f"{name}{mode}" for mode in ("", "m") for name in NOTE_NAMES)
 METRES: Final[tuple[tuple[int, int], ...]] = (
@@ -69,6 +72,7 @@ def _symbols() -> tuple[str, ...]:
     return (
         *("Pad", "Begin", "Cut", "End", "Fill"),
         *(f"Hand_{hand}" for hand in HANDS),
+        *(f"Genre_{genre}" for genre in GENRES),
         *(f"Style_{n}" for n in range(STYLES)),
         *(f"Key_{key}" for key in KEYS),
         *(f"Metre_{n}/{d}" for n, d in METRES),

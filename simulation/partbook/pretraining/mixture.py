@@ -47,7 +47,7 @@ GAPPED: Final = 0.06  # share of windows of scores with a gap
 WHOLE: Final = 0.5  # share of windows that begin with the piece
 OTHER_INSTRUMENT: Final = 0.3  # share of windows of scores on a random instrument
 INSTRUMENTS: Final = (0, 6, 11, 12, 24, 25, 40, 46, 73, 74, 105)  # General MIDI
-SAID: Final = {"key": 0.25, "density": 0.15, "polyphony": 0.15, "bars": 0.6}  # how often a header says what
+SAID: Final = {"genre": 0.5, "key": 0.25, "density": 0.15, "polyphony": 0.15, "bars": 0.6}  # how often a header says what
 HEARING: Final = 1.0  # weight of a window's hearing loss beside a token's nats
 SHORT: Final = 384  # positions of a window that follows on from sound: later ones know the music by its notes
 MICRO: Final = 8192  # positions of a micro-batch at most, padding included
@@ -60,6 +60,7 @@ class Piece:
 
     Attributes:
         collection: what it is of; windows are drawn by the root of collections' sizes.
+        genre: as in `vocabulary.GENRES`; None where it is not known.
         music: notes and bars.
         hand: how the notes came to be.
         bar_seconds: when each bar begins, (bars,); heard music only.
@@ -69,6 +70,7 @@ class Piece:
     collection: str
     music: Quantised
     hand: Hand = "score"
+    genre: str | None = None
     bar_seconds: NDArray[np.float32] | None = None
     mel: NDArray[np.float16] | None = None
 
@@ -144,7 +146,7 @@ class Mixture:
             music = piece.music.transposed(int(random.choice(KEYS)))
             if random.random() < OTHER_INSTRUMENT:
                 music = music.on(int(random.choice(INSTRUMENTS)))
-            return Row(self._window(music, piece.hand, random, self._context, gap=random.random() < GAPPED))
+            return Row(self._window(piece, music, random, self._context, gap=random.random() < GAPPED))
         piece = self._heard.draw(random)
         if random.random() < SOUNDING:
             assert piece.bar_seconds is not None
@@ -153,15 +155,15 @@ class Mixture:
             if len(late):
                 bar = int(random.choice(late))
                 second = float(piece.bar_seconds[bar])
-                ids = self._window(piece.music, piece.hand, random, SHORT, first=bar)
+                ids = self._window(piece, piece.music, random, SHORT, first=bar)
                 return Row(ids, memory_before(piece.mel, second), sounding(piece.music, piece.bar_seconds, second))
         music = piece.music.transposed(int(random.choice(KEYS)))
-        return Row(self._window(music, piece.hand, random, self._context))
+        return Row(self._window(piece, music, random, self._context))
 
     def _window(
         self,
+        piece: Piece,
         music: Quantised,
-        hand: Hand,
         random: np.random.Generator,
         length: int,
         *,
@@ -177,7 +179,7 @@ class Mixture:
         fitting = np.searchsorted(edges, edges[first] + length / _TOKENS_A_NOTE, side="right") - 1
         last = int(min(max(fitting, first + 1), first + length, bars))
         part = music.cut(first, last)
-        header = header_of(part, hand, bars - first, random)
+        header = header_of(part, piece.hand, piece.genre, bars - first, random)
         start = tokenizer.bos if first == 0 else tokenizer.cut
         if gap and len(part) >= 4:
             ids = np.concatenate([[start], tokenizer.merged(gapped(part, header, random)), [tokenizer.eos]])
@@ -213,11 +215,14 @@ class _Drawer:
         return self._pieces[min(at, len(self._pieces) - 1)]
 
 
-def header_of(music: Quantised, hand: Hand, bars_left: int, random: np.random.Generator) -> Header:
+def header_of(
+    music: Quantised, hand: Hand, genre: str | None, bars_left: int, random: np.random.Generator
+) -> Header:
     """What a window's header says, each thing as often as `SAID` has it."""
     says = {what: random.random() < share for what, share in SAID.items()}
     return Header(
         hand,
+        genre=genre if says["genre"] else None,
         key=key_name(music) if says["key"] and len(music.pitch) else None,
         density=density(music) if says["density"] else None,
         polyphony=polyphony(music) if says["polyphony"] and len(music.pitch) else None,
