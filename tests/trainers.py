@@ -71,7 +71,8 @@ _shared: dict[tuple[object, ...], Shared] = {}
 def trainer(config: NodeConfig) -> SharedTrainer:
     """A trainer for this node, whose model and windows are there already if another node of its vault had one."""
     with Vault.open(config.vault, config.key) as vault:
-        found = (config.base, config.vault, config.key, config.training_seed, config.devices, tuple(vault.ids()))
+        inside = tuple(vault.ids())
+    found = (config.base, config.vault, config.key, config.training_seed, config.devices, config.style, inside)
     if found not in _shared:
         _shared[found] = Shared(loaded(config), config.training_seed is not None)
     return SharedTrainer(config, _shared[found])
@@ -79,7 +80,9 @@ def trainer(config: NodeConfig) -> SharedTrainer:
 
 def loaded(config: NodeConfig) -> Learner:
     """What the node would load for itself."""
-    return Learner(config.base, config.vault, config.key, seed=config.training_seed, devices=config.devices)
+    return Learner(
+        config.base, config.vault, config.key, seed=config.training_seed, devices=config.devices, style=config.style
+    )
 
 
 def opened(config: NodeConfig) -> LabelNode:

@@ -69,6 +69,7 @@
     │   └── FlowerChanged            the installed Flower is not the one whose inner interface is used here
     ├── ServiceFailed            a process of the coordinator ended and cannot be kept up
     ├── UnsupportedEvent         an accountant was asked for the cost of something it has no theorem for
+    ├── TrainingDiverged         a loss or a gradient is no number any more
     └── GenerationError          the generator cannot do what was asked
 
 A message says what was wrong, where, and what the person can do about it.
@@ -360,6 +361,10 @@ class ServiceFailed(PartbookError):
 
 class UnsupportedEvent(PartbookError):
     """An accountant was asked for the cost of something it has no theorem for; it answers nothing, not too little."""
+
+
+class TrainingDiverged(PartbookError):
+    """A loss or a gradient is infinite or no number; the weights are those of the step before."""
 
 
 class GenerationError(PartbookError):

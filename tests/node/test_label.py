@@ -46,7 +46,7 @@ from partbook.identity.receiving import ReceivingKey
 from partbook.model.adapter import state_hash, unflatten
 from partbook.node import label as label_module
 from partbook.node.answering import answer
-from partbook.node.app import app, node_config
+from partbook.node.app import app, flower_config, node_config
 from partbook.node.label import LabelNode
 from partbook.node.policy import Policy
 from partbook.plan import exchanges as e
@@ -760,6 +760,20 @@ def test_the_nodes_configuration_never_comes_from_the_coordinator():
     for key in own:
         with pytest.raises(ConfigError, match=key):
             node_config(Context(1, 2, {k: v for k, v in own.items() if k != key}, RecordDict(), hostile))
+
+
+def test_a_style_reaches_the_windows_that_the_label_trains_on_and_no_other_place(trio, tmp_path):
+    config = replace(trio.config(ALTO, tmp_path / "state"), style=3)
+    own = flower_config(config)
+    assert node_config(Context(1, 2, own, RecordDict(), {"style": 9})) == config
+    assert node_config(Context(1, 2, own | {"style": "3"}, RecordDict(), {})) == config, "a SuperNode may give texts"
+    for wrong in (16, -1, "three", 2.5):
+        with pytest.raises(ConfigError, match="is no style; give a number from 0 to 15"):
+            node_config(Context(1, 2, own | {"style": wrong}, RecordDict(), {}))
+    node = LabelNode(config)
+    assert node._trainer._examples.style == 3
+    node.close()
+    assert trio.plan().model_fields.keys().isdisjoint({"style", "styles"}), "no plan asks for one"
 
 
 def test_an_error_that_nobody_foresaw_tells_its_kind_and_not_its_words():

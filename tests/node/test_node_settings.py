@@ -28,7 +28,7 @@ def written(folder: Path, **changed: object) -> Path:
 
 def test_paths_are_relative_to_the_file_wherever_one_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir("/")
-    found = NodeSettings.read(written(tmp_path, policy="/etc/policy.toml", seed=3, devices=["cpu"]))
+    found = NodeSettings.read(written(tmp_path, policy="/etc/policy.toml", seed=3, devices=["cpu"], style=7))
     assert (found.vault, found.roster, found.identity) == (
         tmp_path / "vault",
         tmp_path / "roster.toml",
@@ -37,6 +37,7 @@ def test_paths_are_relative_to_the_file_wherever_one_stands(tmp_path: Path, monk
     assert (found.state, found.tls, found.policy) == (tmp_path / "state", tmp_path / "tls", Path("/etc/policy.toml"))
     node = found.node
     assert (node.member, node.state, node.base, node.seed) == ("Label A", tmp_path / "state", BASE, 3)
+    assert (node.style, NodeSettings.read(written(tmp_path)).node.style) == (7, None)
     assert (node.receiving, node.seal_key, node.ledger, node.journal, node.key) == (None,) * 5
 
 
@@ -65,6 +66,10 @@ def test_paths_are_relative_to_the_file_wherever_one_stands(tmp_path: Path, monk
         ({"tls": False}, "tls"),
         ({"seed": "x"}, "seed"),
         ({"devices": "cuda:0"}, "devices"),
+        ({"style": -1}, "style"),
+        ({"style": 16}, "style"),
+        ({"style": "3"}, "style"),
+        ({"style": True}, "style"),
         ({"identiy": "keys/x.pem"}, "identiy"),
         ({"record": "opened.json"}, "record"),
     ],

@@ -16,6 +16,7 @@ The node's own configuration comes from `context.node_config`, never from the co
     base        folder of the base model (optional)
     seed        of the visiting order and of rounding (optional; simulations only)
     devices     what to train on, comma between them (optional)
+    style       its style number, if it opts in (optional)
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from partbook.model.checkpoint import BASE
 from partbook.node.answering import answer
 from partbook.node.label import LabelNode, NodeConfig
 from partbook.plan import wire
+from partbook.music.vocabulary import STYLES
 
 app = ClientApp()
 
@@ -43,7 +45,7 @@ def node_config(context: Context) -> NodeConfig:
     """The node's configuration out of Flower's context.
 
     Raises:
-        ConfigError: `member`, `vault`, `roster` or `identity` is missing.
+        ConfigError: `member`, `vault`, `roster` or `identity` is missing, or `style` is none.
     """
     values = context.node_config
     for key in ("member", "vault", "roster", "identity"):
@@ -69,7 +71,17 @@ def node_config(context: Context) -> NodeConfig:
         base=path("base") or BASE,
         seed=int(seed) if isinstance(seed, (int, float)) else None,
         devices=tuple(str(values["devices"]).split(",")) if values.get("devices") else None,
+        style=_style(values.get("style")),
     )
+
+
+def _style(value: object) -> int | None:
+    """A style number out of Flower's context, where it may be a text."""
+    if value is None:
+        return None
+    if str(value) not in map(str, range(STYLES)):
+        raise ConfigError(f"style: {value!r} is no style; give a number from 0 to {STYLES - 1}, or leave it out.")
+    return int(str(value))
 
 
 def flower_config(config: NodeConfig) -> dict[str, str | int | float | bool]:
@@ -91,6 +103,7 @@ def flower_config(config: NodeConfig) -> dict[str, str | int | float | bool]:
         "key": config.key,
         "seed": config.seed,
         "devices": None if config.devices is None else ",".join(config.devices),
+        "style": config.style,
     }
     for key, value in optional.items():
         if value is not None:

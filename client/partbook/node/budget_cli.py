@@ -93,6 +93,7 @@ def withdraw(
     from partbook.identity.parties import checked_name
     from partbook.identity.passphrase import passphrase_of
     from partbook.node.ledger import LEDGER_FILE, Ledger
+    from partbook.node.own_adapter import OwnAdapter
     from partbook.node.policy import Policy
     from partbook.node.withdrawal import certify, find, keep_certificate, refuse_other
     from partbook.node.withdrawal import withdraw as run
@@ -115,10 +116,13 @@ def withdraw(
         with Ledger.open(ledger or vault / LEDGER_FILE, opened.ledger_key) as rows:
             typer.echo(f"Recording {identifier}")
             run(identifier, opened, rows)
+            forgotten = OwnAdapter(vault, key).forget(identifier)
             data = certify(identifier, rows, member=member, key=signing, delta=limits.delta, title=named)
             spent = rows.spent(limits.delta, recording=identifier)
     keep_certificate(certificate, data)
     typer.echo(f"Withdrawn{'' if inside else ' already'}: no round holds it from now on, and its audio is refused.")
+    if forgotten:
+        typer.echo("The label's own adapter had learnt from it and is destroyed; `partbook node adapt` makes another.")
     typer.echo(f"It had spent ε = {spent.epsilon_reserved_too:.4g} at δ = {limits.delta:g} in {spent.rounds} rounds.")
     typer.echo(f"Certificate: {certificate}")
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from partbook.node import budget_cli, handing_cli, running_cli
+from partbook.node import adapting_cli, budget_cli, handing_cli, running_cli
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -31,6 +31,7 @@ app.command()(handing_cli.take_over)
 app.command()(budget_cli.budget)
 app.command()(budget_cli.policy)
 app.command()(budget_cli.withdraw)
+app.command()(adapting_cli.adapt)
 
 _Vault = Annotated[Path, typer.Option("--vault", help="Folder of the vault.", show_default=False)]
 _Key = Annotated[Path | None, typer.Option("--key", help="Key file of mode 0600; inside the vault where not given.")]

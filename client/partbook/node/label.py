@@ -85,6 +85,8 @@ class NodeConfig:
         seed: of the order in which recordings are visited and of rounding, for runs that can be repeated; drawn from
             the system where None.
         devices: what to train on, see `partbook.training.devices`; all GPUs there are where None.
+        style: the style number that the label has agreed with the others to train under, 0 to 15; None where it
+            has not. Only its own windows say it: it is in no message.
     """
 
     member: str
@@ -101,6 +103,7 @@ class NodeConfig:
     base: Path = BASE
     seed: int | None = None
     devices: tuple[str, ...] | None = None
+    style: int | None = None
 
     @property
     def accounts(self) -> Path:
@@ -156,6 +159,7 @@ class LabelNode:
             seed=config.training_seed,
             gpu_share=self._policy.gpu_share,
             devices=config.devices,
+            style=config.style,
         )
         with Vault.open(config.vault, config.key) as vault:
             self._kept = Keeping(config.kept, vault.rounds_key)

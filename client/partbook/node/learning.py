@@ -103,6 +103,7 @@ class Learner:
         seed: str | None,
         gpu_share: float = 1.0,
         devices: Sequence[str] | None = None,
+        style: int | None = None,
     ) -> None:
         """Load the base model and the vault's recordings.
 
@@ -113,6 +114,7 @@ class Learner:
             seed: of windows and rounding in plain training; drawn from the system where None.
             gpu_share: of each accelerator's memory, at most; 0 keeps off them.
             devices: what to train on; see `devices_of`.
+            style: the label's style number, in the header of its windows; none where None. See `Examples`.
 
         Raises:
             InputError: the vault is empty.
@@ -128,7 +130,7 @@ class Learner:
         if self._spread is None:
             self._model.to(self._device)
         self._tokenizer = load_tokenizer(base)
-        self._vault, self._key, self._seed = vault, key, seed
+        self._vault, self._key, self._seed, self._style = vault, key, seed, style
         self.like: dict[str, Tensor] = adapter_state(self._model)
         self.recordings: tuple[str, ...] = ()
         self._examples = self._cut(set())
@@ -218,7 +220,7 @@ class Learner:
             raise InputError(
                 f"The vault {self._vault} holds no recording to train on; run `partbook node ingest` first."
             )
-        return Examples(recordings, self._tokenizer, self._model.config.context)
+        return Examples(recordings, self._tokenizer, self._model.config.context, style=self._style)
 
     def _random(self, plan: RoundPlan) -> np.random.Generator:
         if self._seed is None:

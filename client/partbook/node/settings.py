@@ -12,6 +12,7 @@
     passphrase_file = "passphrase"            opens the keys, mode 0600; else PARTBOOK_KEY_PASSPHRASE, else the terminal
     policy, ledger, journal, key, base        optional; see `NodeConfig`
     devices = ["cuda:0", "cuda:1"]            what it trains on; all of them where not given
+    style = 3                                 its style number, 0 to 15, if it opts in; none where not given
     [timing]                                  optional; see `partbook.node.timing`
 
 Paths are relative to the file.
@@ -24,7 +25,7 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from partbook.errors import ConfigError
 from partbook.identity.parties import MEMBER_NAME
@@ -32,6 +33,7 @@ from partbook.identity.passphrase import PASSPHRASE_VARIABLE, given_passphrase
 from partbook.model.checkpoint import BASE
 from partbook.node.label import NodeConfig
 from partbook.node.timing import PartyTiming
+from partbook.music.vocabulary import STYLES
 
 
 def _with_a_port(address: str) -> str:
@@ -115,6 +117,7 @@ class NodeSettings(PartySettings):
     key: Path | None = None
     base: Path | None = None
     devices: tuple[str, ...] | None = None
+    style: Annotated[int, Field(ge=0, lt=STYLES, strict=True)] | None = None
     seed: int | None = None
 
     @property
@@ -135,4 +138,5 @@ class NodeSettings(PartySettings):
             base=self.base or BASE,
             seed=self.seed,
             devices=self.devices,
+            style=self.style,
         )

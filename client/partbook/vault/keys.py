@@ -33,6 +33,7 @@ class VaultKeys:
         index: encrypts the figures in the index.
         rounds: encrypts what a node keeps of a round.
         ledger: vouches for the rows of the ledger.
+        adapters: encrypts what a label has trained for itself.
     """
 
     check: bytes = field(repr=False)
@@ -41,6 +42,7 @@ class VaultKeys:
     index: bytes = field(repr=False)
     rounds: bytes = field(repr=False)
     ledger: bytes = field(repr=False)
+    adapters: bytes = field(repr=False)
 
     @classmethod
     def derive(cls, master: bytes, vault_id: bytes) -> VaultKeys:
@@ -50,7 +52,15 @@ class VaultKeys:
             label = f"partbook/v1/vault/{purpose}".encode()
             return HKDF(algorithm=SHA256(), length=KEY_BYTES, salt=vault_id, info=label).derive(master)
 
-        return cls(key("check"), key("ids"), key("shards"), key("index"), key("rounds"), key("ledger"))
+        return cls(
+            check=key("check"),
+            ids=key("ids"),
+            shards=key("shards"),
+            index=key("index"),
+            rounds=key("rounds"),
+            ledger=key("ledger"),
+            adapters=key("adapters"),
+        )
 
 
 def create_key_file(path: Path) -> bytes:

@@ -4,6 +4,7 @@
     <vault>/shards/<id>.pbv   one recording each: `PBV1`, nonce (12 bytes), AES-256-GCM ciphertext and tag
     <vault>/vault.key         the master key, unless it is kept elsewhere
     <vault>/vault.lock        held by the one process that may write
+    <vault>/adapters          what the label has trained for itself (`partbook.node.own_adapter`)
 
 A recording's id is HMAC-SHA256 of its audio's hash, so nobody without the key can test the vault for a
 recording they have. Sizes of shards still tell roughly how long recordings are. A shard is written whole and
@@ -170,6 +171,11 @@ class Vault:
     def rounds_key(self) -> bytes:
         """The key for what the node keeps of a round, 32 bytes."""
         return self._keys.rounds
+
+    @property
+    def adapters_key(self) -> bytes:
+        """The key for what the label has trained for itself, 32 bytes."""
+        return self._keys.adapters
 
     def known(self, audio_sha256: str) -> str | None:
         """The id of the recording with this audio, if it is inside."""

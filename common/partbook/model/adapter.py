@@ -175,13 +175,17 @@ def state_hash(state: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def save_adapter(path: Path, state: Mapping[str, Tensor], about: Mapping[str, str]) -> None:
-    """Write a state as safetensors with free text about it; replaces the file atomically."""
+def adapter_bytes(state: Mapping[str, Tensor], about: Mapping[str, str]) -> bytes:
+    """A state as safetensors, with free text about it."""
     # One entry, because safetensors writes several in no fixed order, and equal states must be equal bytes.
     metadata = {"partbook": json.dumps(dict(about), sort_keys=True)}
-    blob = save_tensors({k: v.contiguous() for k, v in state.items()}, metadata=metadata)
+    return save_tensors({k: v.contiguous() for k, v in state.items()}, metadata=metadata)
+
+
+def save_adapter(path: Path, state: Mapping[str, Tensor], about: Mapping[str, str]) -> None:
+    """Write `adapter_bytes`; replaces the file atomically."""
     temporary = path.with_suffix(path.suffix + ".part")
-    temporary.write_bytes(blob)
+    temporary.write_bytes(adapter_bytes(state, about))
     temporary.replace(path)
 
 

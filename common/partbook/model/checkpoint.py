@@ -16,6 +16,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
+from torch import Tensor
 
 from partbook.errors import AlteredFile
 from partbook.model.config import ModelConfig
@@ -39,13 +40,17 @@ def save_base(folder: Path, model: PartbookModel, tokenizer: Tokenizer, about: M
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(model.config.to_json())
-    half = {name: tensor.to(torch.float16).contiguous() for name, tensor in model.state_dict().items()}
+    half = {name: _in(torch.float16, tensor).contiguous() for name, tensor in model.state_dict().items()}
     (folder / "model.safetensors").write_bytes(save_tensors(half))
     tokenizer.save(folder / "tokenizer.json")
     hashes = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in FILES}
     manifest = {"files": hashes, "about": dict(about)}
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n")
     return hashes["model.safetensors"]
+
+
+def _in(precision: torch.dtype, tensor: Tensor) -> Tensor:
+    return tensor.to(precision) if tensor.is_floating_point() else tensor  # the clock's tables are whole numbers
 
 
 def base_manifest(folder: Path = BASE) -> dict[str, Any]:
@@ -78,7 +83,7 @@ def model_from_bytes(config: str, weights: bytes) -> PartbookModel:
     """
     model = PartbookModel(ModelConfig.from_json(config))
     try:
-        state = {name: tensor.to(torch.float32) for name, tensor in load_tensors(weights).items()}
+        state = {name: _in(torch.float32, tensor) for name, tensor in load_tensors(weights).items()}
         model.load_state_dict(state)
     except (SafetensorError, RuntimeError) as error:
         raise AlteredFile(f"The weights do not fit config.json ({error}); restore both from one source.") from error

@@ -20,6 +20,7 @@ class ModelConfig:
         heads: attention heads; divides `width` into an even head size.
         hidden: width of the feed-forward layer.
         context: positions the decoder sees at once, BOS included.
+        listen_every: every how manieth block listens to the sound of the past.
         adapter_rank: rank r of the LoRA adapters.
         adapter_scale: what B·A is multiplied by.
     """
@@ -30,6 +31,7 @@ class ModelConfig:
     heads: int
     hidden: int
     context: int
+    listen_every: int = 1
     adapter_rank: int = 8
     adapter_scale: float = 2.0
 
@@ -38,8 +40,10 @@ class ModelConfig:
             raise ConfigError(
                 f"width {self.width} does not divide into {self.heads} heads of even size; change one of them."
             )
-        if min(self.vocabulary, self.layers, self.hidden, self.context, self.adapter_rank) < 1:
-            raise ConfigError("vocabulary, layers, hidden, context and adapter_rank must each be at least 1.")
+        if min(self.vocabulary, self.layers, self.hidden, self.context, self.listen_every, self.adapter_rank) < 1:
+            raise ConfigError(
+                "vocabulary, layers, hidden, context, listen_every and adapter_rank must each be at least 1."
+            )
 
     def to_json(self) -> str:
         """Canonical JSON (sorted keys)."""
@@ -62,12 +66,12 @@ class ModelConfig:
 
 def small(vocabulary: int) -> ModelConfig:
     """The laptop size: trains on two CPU cores."""
-    return ModelConfig(vocabulary, width=192, layers=4, heads=4, hidden=576, context=256)
+    return ModelConfig(vocabulary, width=256, layers=4, heads=4, hidden=1024, context=1024, listen_every=2)
 
 
 def full(vocabulary: int) -> ModelConfig:
     """The design's size, for a GPU: 12 layers, 8 heads, 512 wide, 2048 hidden."""
-    return ModelConfig(vocabulary, width=512, layers=12, heads=8, hidden=2048, context=1024)
+    return ModelConfig(vocabulary, width=512, layers=12, heads=8, hidden=2048, context=1024, listen_every=2)
 
 
 SIZES: Final = {"small": small, "full": full}

@@ -83,7 +83,8 @@ def window(
     """What a model with so much context reads of a piece so far: what stands in front, and the last of its tokens.
 
     Short of the context that is BOS and everything. Else the tokens begin where `resume_at` says, and `prefix` is given
-    all those before; BOS stands in front where there is no prefix.
+    all those before. Without one the header stands in front as it is by then (`Tokenizer.header_at`): key, metre, tempo,
+    and how many bars are left.
 
     Raises:
         GenerationError: the prefix is empty or leaves no place for a token to come.
@@ -91,7 +92,7 @@ def window(
     if len(ids) < context - 1:
         return [tokenizer.bos], list(ids)
     at = resume_at(ids, context, tokenizer)
-    front = [tokenizer.bos] if prefix is None else [int(i) for i in prefix(ids[:at])]
+    front = tokenizer.header_at(np.asarray(ids, dtype=np.int16), at) if prefix is None else list(prefix(ids[:at]))
     room = context - 1 - (len(ids) - at)
     if not 1 <= len(front) <= room:
         raise GenerationError(

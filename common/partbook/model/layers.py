@@ -1,5 +1,8 @@
 """The model's blocks, written by hand from Linear, LayerNorm, Conv1d, LSTM and SDPA.
 
+Queries and keys have one length (QK-norm: Henry et al. 2020, arXiv 2010.04245), the feed-forward layer squares its
+ReLU (So et al. 2021, "Primer", arXiv 2109.08668 §4).
+
 Hand-written because adapters and per-recording gradients need plain layers, and because the key–value cache is part
 of attention from the start. Shapes: b batch, t positions, s memory steps, d width, h heads.
 """
@@ -13,10 +16,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from partbook.model.clock import ClockState
 from partbook.music.mel import BANDS, MEMORY_FRAMES
 
+PITCH_CLASSES: Final = 12
 MEMORY_STRIDE: Final = 16  # mel frames per memory step: 186 ms
 MEMORY_STEPS: Final = MEMORY_FRAMES // MEMORY_STRIDE  # 43
+GAIN: Final = 1.5  # of a query before training: with heads of 64 numbers, attention's logits reach ±12
 assert MEMORY_STEPS * MEMORY_STRIDE == MEMORY_FRAMES
 
 
@@ -26,8 +32,15 @@ class LayerCache:
 
     key: Tensor | None = None  # (b, h, context, d/h)
     value: Tensor | None = None
-    memory_key: Tensor | None = None  # (b, h, s, d/h)
+    memory_key: Tensor | None = None  # (b, h, s, d/h); None where the block does not listen
     memory_value: Tensor | None = None
+
+    @property
+    def memory(self) -> tuple[Tensor, Tensor] | None:
+        """Keys and values of the sound, where the block listens."""
+        if self.memory_key is None or self.memory_value is None:
+            return None
+        return self.memory_key, self.memory_value
 
 
 @dataclass(slots=True)
@@ -36,17 +49,45 @@ class Cache:
 
     layers: list[LayerCache] = field(default_factory=list)
     length: int = 0
+    clock: ClockState | None = None
 
 
-def rotary_angles(context: int, head_dim: int) -> tuple[Tensor, Tensor]:
-    """Cosines and sines of RoPE (Su et al. 2021, arXiv 2104.09864 v5, §3.2.2): each (context, head_dim / 2)."""
-    frequency = 10_000.0 ** (-torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim)
-    angle = torch.outer(torch.arange(context, dtype=torch.float32), frequency)
-    return angle.cos(), angle.sin()
+@dataclass(slots=True)
+class Angles:
+    """Cosines and sines by which queries and keys are turned, each (b or 1, h, t, d/2h).
+
+    Half of the heads count tokens. The other half count musical time, a query from the moment after its token and a key
+    from the moment before: both name the moment at which a token is, or was, foretold. So what was written exactly a
+    bar ago lies exactly a bar away.
+    """
+
+    query: tuple[Tensor, Tensor]
+    key: tuple[Tensor, Tensor]
+
+
+def rotary_frequencies(head_dim: int) -> Tensor:
+    """RoPE's angle a step (Su et al. 2021, arXiv 2104.09864 v5, §3.2.2), (head_dim / 2,)."""
+    return 10_000.0 ** (-torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim)
+
+
+def angles_at(index: Tensor, before: Tensor, after: Tensor, frequencies: Tensor, heads: int) -> Angles:
+    """Angles of tokens at `index`, written between times `before` and `after`, (b or 1, t) each."""
+    counting = heads - heads // 2
+
+    def turned(by: Tensor) -> Tensor:
+        return (by.to(frequencies.dtype)[..., None] * frequencies)[:, None]  # (b, 1, t, d/2h)
+
+    def both(time: Tensor) -> tuple[Tensor, Tensor]:
+        rows = max(len(index), len(time))
+        count = turned(index).expand(rows, counting, -1, -1)
+        angle = torch.cat([count, turned(time).expand(rows, heads - counting, -1, -1)], dim=1)
+        return angle.cos(), angle.sin()
+
+    return Angles(both(after), both(before))
 
 
 def rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
-    """Turn (b, h, t, d/h) by its positions' angles, (t, d/2h) each."""
+    """Turn (b, h, t, d/h) by angles (b or 1, h, t, d/2h)."""
     first, second = x.chunk(2, dim=-1)
     return torch.cat([first * cosine - second * sine, first * sine + second * cosine], dim=-1)
 
@@ -86,12 +127,22 @@ class _Attention(nn.Module):
 
 
 class SelfAttention(_Attention):
-    """Causal attention with rotary positions and an optional cache."""
+    """Causal attention with rotary positions, normalised queries and keys, and an optional cache."""
 
-    def forward(self, x: Tensor, cosine: Tensor, sine: Tensor, cache: LayerCache | None, past: int) -> Tensor:
-        """(b, t, d) → (b, t, d); `cosine` and `sine` are those of positions past … past + t."""
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__(width, heads)
+        self.gain = nn.Parameter(torch.full((heads, 1, 1), GAIN))
+
+    def turned(self, x: Tensor, angles: Angles) -> tuple[Tensor, Tensor, Tensor]:
+        """Normalised and turned queries and keys, and values, of (b, t, d): each (b, h, t, d/h)."""
         query, key, value = self.project(x)
-        query, key = rotate(query, cosine, sine), rotate(key, cosine, sine)
+        size = query.shape[-1:]
+        query = rotate(F.rms_norm(query, size) * self.gain, *angles.query)
+        return query, rotate(F.rms_norm(key, size), *angles.key), value
+
+    def forward(self, x: Tensor, angles: Angles, cache: LayerCache | None, past: int) -> Tensor:
+        """(b, t, d) → (b, t, d); `angles` are those of positions past … past + t."""
+        query, key, value = self.turned(x, angles)
         if cache is None:
             mixed = F.scaled_dot_product_attention(query, key, value, is_causal=True)
         else:
@@ -120,14 +171,14 @@ class CrossAttention(_Attention):
 
 
 class Block(nn.Module):
-    """Pre-norm decoder block: self-attention, cross-attention, feed-forward."""
+    """Pre-norm decoder block: self-attention, cross-attention where it listens, feed-forward."""
 
-    def __init__(self, width: int, heads: int, hidden: int, dropout: float) -> None:
+    def __init__(self, width: int, heads: int, hidden: int, dropout: float, *, listens: bool) -> None:
         super().__init__()
         self.norm_self = Norm(width)
         self.self_attention = SelfAttention(width, heads)
-        self.norm_cross = Norm(width)
-        self.cross_attention = CrossAttention(width, heads)
+        self.norm_cross = Norm(width) if listens else None
+        self.cross_attention = CrossAttention(width, heads) if listens else None
         self.norm_feed = Norm(width)
         self.up = nn.Linear(width, hidden)
         self.down = nn.Linear(hidden, width)
@@ -136,17 +187,31 @@ class Block(nn.Module):
     def forward(
         self,
         x: Tensor,
-        angles: tuple[Tensor, Tensor],
-        memory: tuple[Tensor, Tensor],
+        angles: Angles,
+        memory: tuple[Tensor, Tensor] | None,
         audible: Tensor,
         cache: LayerCache | None,
         past: int,
     ) -> Tensor:
-        """(b, t, d) → (b, t, d); `memory` is this block's keys and values of the sound."""
-        x = x + self.dropout(self.self_attention(self.norm_self(x), *angles, cache, past))
-        x = x + self.dropout(self.cross_attention(self.norm_cross(x), *memory, audible))
-        x = x + self.dropout(self.down(F.gelu(self.up(self.norm_feed(x)))))
-        return x
+        """(b, t, d) → (b, t, d); `memory` is this block's keys and values of the sound, if it listens."""
+        x = x + self.dropout(self.self_attention(self.norm_self(x), angles, cache, past))
+        return self.feed(self.listen(x, memory, audible))
+
+    def keys_values(self, memory: Tensor) -> tuple[Tensor, Tensor] | None:
+        """What `listen` attends to of memory (b, s, d): two (b, h, s, d/h); None where the block does not listen."""
+        return None if self.cross_attention is None else self.cross_attention.keys_values(memory)
+
+    def listen(self, x: Tensor, memory: tuple[Tensor, Tensor] | None, audible: Tensor) -> Tensor:
+        """(b, t, d) → (b, t, d)."""
+        if memory is None or self.cross_attention is None or self.norm_cross is None:
+            return x
+        heard: Tensor = self.dropout(self.cross_attention(self.norm_cross(x), *memory, audible))
+        return x + heard
+
+    def feed(self, x: Tensor) -> Tensor:
+        """(b, t, d) → (b, t, d)."""
+        fed: Tensor = self.dropout(self.down(_square(F.relu(self.up(self.norm_feed(x))))))
+        return x + fed
 
 
 class MelEncoder(nn.Module):
@@ -162,6 +227,12 @@ class MelEncoder(nn.Module):
         self.lstm = nn.LSTM(64, width // 2, batch_first=True, bidirectional=True)
         self.norm = nn.LayerNorm(width)
         self.silence = nn.Parameter(torch.zeros(width))
+        self.classes = nn.Linear(width, PITCH_CLASSES)
+
+    def sounding(self, memory: Tensor) -> Tensor:
+        """Logits of which pitch classes sound in each step, (b, 43, 12), of memory (b, 1 + 43, d): asked in training."""
+        logits: Tensor = self.classes(memory[:, 1:])
+        return logits
 
     def forward(self, mel: Tensor, has_memory: Tensor) -> tuple[Tensor, Tensor]:
         """Encode the past.
@@ -181,6 +252,10 @@ class MelEncoder(nn.Module):
         heard = has_memory[:, None].expand(-1, MEMORY_STEPS)
         audible = torch.cat([torch.ones_like(has_memory)[:, None], heard], dim=1)
         return memory, audible[:, None, None, :]
+
+
+def _square(x: Tensor) -> Tensor:
+    return x * x  # a power's gradient costs twice as much
 
 
 def _split(x: Tensor, heads: int) -> Tensor:

@@ -63,22 +63,20 @@ def token_losses(model: NextToken, ids: Tensor, mel: Tensor, has_memory: Tensor,
 def evaluate(
     model: PartbookModel, tokenizer: Tokenizer, recordings: Sequence[Recording], *, batch: int = 16
 ) -> Likelihood:
-    """The likelihood of whole recordings: every token once, in windows that begin on bars.
+    """The likelihood of whole recordings: every token once, and headers repeated, in windows that begin on bars.
 
     Deterministic; leaves the model in evaluation mode.
     """
     length = model.config.context
-    items = [(r, span) for r in recordings for span in spans(r, length)]
+    items = [(r, span) for r in recordings for span in spans(r, tokenizer, length)]
     # Windows of like length share a batch, so that little is padding.
-    items.sort(key=lambda item: item[1].stop - item[1].start)
+    items.sort(key=lambda item: item[1].tokens)
     device = model.embedding.weight.device
     model.eval()
     nats, tokens = 0.0, 0
     with torch.inference_mode():
         for start in range(0, len(items), batch):
-            chunk = items[start : start + batch]
-            longest = max(span.stop - span.start for _, span in chunk) + 1
-            windows = gather(chunk, longest, bos=tokenizer.bos, eos=tokenizer.eos, pad=tokenizer.pad)
+            windows = gather(items[start : start + batch], tokenizer)
             ids, mel, has_memory = to_tensors(windows, device)
             nats += float(token_losses(model, ids, mel, has_memory, tokenizer.pad).double().sum())
             tokens += int((ids[:, 1:] != tokenizer.pad).sum())
@@ -104,16 +102,14 @@ def token_nats(
         device: where `losses` computes.
         batch: windows at a time.
     """
-    cut = spans(recording, context) or [Span(0, 0, 0.0, True)]
+    cut = spans(recording, tokenizer, context) or [Span(0, 0, 0.0, True, (tokenizer.bos,))]
     result = np.zeros(len(recording.ids) + 1)
     with torch.inference_mode():
         for start in range(0, len(cut), batch):
             chunk = cut[start : start + batch]
-            longest = max(span.stop - span.start for span in chunk) + 1
-            items = [(recording, span) for span in chunk]
-            windows = gather(items, longest, bos=tokenizer.bos, eos=tokenizer.eos, pad=tokenizer.pad)
+            windows = gather([(recording, span) for span in chunk], tokenizer)
             found = losses(*to_tensors(windows, device)).double().cpu().numpy()
             for row, span in enumerate(chunk):
-                end = span.stop + span.last
-                result[span.start : end] = found[row, : end - span.start]
+                end, begin = span.stop + span.last, len(span.prefix) - 1  # what repeats the header is given
+                result[span.start : end] = found[row, begin : begin + end - span.start]
     return result

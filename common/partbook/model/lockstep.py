@@ -7,10 +7,10 @@ token in each: the same function, as fast as the processor multiplies rather tha
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from partbook.model.layers import Cache, LayerCache, rotate
+from partbook.model.clock import ClockState
+from partbook.model.layers import Cache, LayerCache
 from partbook.model.transformer import PartbookModel
 from partbook.music.mel import BANDS, MEMORY_FRAMES
 
@@ -28,6 +28,7 @@ class LockstepCache:
         memory, self._audible = memory[:, :1], audible[..., :1]
         self._cache = model.open_cache(memory.expand(rows, -1, -1))
         self._lengths = torch.zeros(rows, dtype=torch.long, device=weight.device)
+        self._clock = ClockState.beginning(rows, weight.device)
 
     @property
     def lengths(self) -> Tensor:
@@ -41,7 +42,11 @@ class LockstepCache:
             whole = layer.key, layer.value, layer.memory_key, layer.memory_value
             one.append(LayerCache(*(None if t is None else t[row : row + 1] for t in whole)))  # views: written in place
         self._lengths[row] = len(ids)
-        return self._model.step(ids[None], Cache(one), self._audible)[0, -1]
+        cache = Cache(one)
+        logits = self._model.step(ids[None], cache, self._audible)[0, -1]
+        assert cache.clock is not None
+        self._clock.put(slice(row, row + 1), cache.clock)
+        return logits
 
     def step(self, ids: Tensor, active: Tensor) -> Tensor:
         """Read ids (rows,) in the active rows (rows,): logits of what comes next, (rows, vocabulary).
@@ -53,22 +58,21 @@ class LockstepCache:
         assert now <= context, "a row is full; generation must slide before it steps"
         past = self._lengths.clamp(max=context - 1)
         heard = (torch.arange(now, device=ids.device) <= past[:, None])[:, None, None, :]  # (rows, 1, 1, now)
-        angles = model.cosine[past][:, None, None], model.sine[past][:, None, None]  # (rows, 1, 1, d/2h)
-        x = model.embed(ids[:, None])
+        began = self._clock.time
+        clock = model.clock.advance(self._clock, ids)
+        angles = model.angles(past, clock.time[:, None], began)
+        x = model.embed(ids[:, None], clock.place[:, None])
         everyone = torch.arange(len(ids), device=ids.device)
         for block, layer in zip(model.decoder(), self._cache.layers, strict=True):
             assert layer.key is not None
             assert layer.value is not None
-            assert layer.memory_key is not None
-            assert layer.memory_value is not None
             attention = block.self_attention
-            query, key, value = attention.project(block.norm_self(x))
-            query, key = rotate(query, *angles), rotate(key, *angles)
+            query, key, value = attention.turned(block.norm_self(x), angles)
             # In a resting row this writes what its next step, or its priming if it is full, will write over.
             layer.key[everyone, :, past], layer.value[everyone, :, past] = key[:, :, 0], value[:, :, 0]
             x = x + attention.merge(_attend(query, layer.key[:, :, :now], layer.value[:, :, :now], heard))
-            x = x + block.cross_attention(block.norm_cross(x), layer.memory_key, layer.memory_value, self._audible)
-            x = x + block.down(F.gelu(block.up(block.norm_feed(x))))
+            x = block.feed(block.listen(x, layer.memory, self._audible))
+        self._clock = clock.where(active, self._clock)
         self._lengths += active
         return model.next_logits(x)[:, 0]
 

@@ -10,7 +10,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from partbook.model.config import ModelConfig
-from partbook.model.layers import Block, Cache, LayerCache, MelEncoder, Norm, rotary_angles
+from partbook.model.clock import Clock, ClockState
+from partbook.model.layers import (
+    Angles,
+    Block,
+    Cache,
+    LayerCache,
+    MelEncoder,
+    Norm,
+    angles_at,
+    rotary_frequencies,
+)
+from partbook.music.vocabulary import LONGEST_BAR
 
 
 class PartbookModel(nn.Module):
@@ -19,21 +30,23 @@ class PartbookModel(nn.Module):
     Input and output embeddings are one matrix (Press & Wolf 2017, arXiv 1608.05859).
     """
 
-    cosine: Tensor
-    sine: Tensor
+    frequencies: Tensor
 
     def __init__(self, config: ModelConfig, *, dropout: float = 0.0) -> None:
         super().__init__()
         self.config = config
         self.embedding = nn.Embedding(config.vocabulary, config.width)
         self.encoder = MelEncoder(config.width)
-        blocks = [Block(config.width, config.heads, config.hidden, dropout) for _ in range(config.layers)]
+        self.clock = Clock(config.vocabulary)
+        self.place = nn.Embedding(LONGEST_BAR + 1, config.width)
+        blocks = [
+            Block(config.width, config.heads, config.hidden, dropout, listens=(number + 1) % config.listen_every == 0)
+            for number in range(config.layers)
+        ]
         self.blocks = nn.ModuleList(blocks)
         self.norm = Norm(config.width)
         self.dropout = nn.Dropout(dropout)
-        cosine, sine = rotary_angles(config.context, config.width // config.heads)
-        self.register_buffer("cosine", cosine, persistent=False)
-        self.register_buffer("sine", sine, persistent=False)
+        self.register_buffer("frequencies", rotary_frequencies(config.width // config.heads), persistent=False)
         self._initialise()
 
     def _initialise(self) -> None:
@@ -45,6 +58,7 @@ class PartbookModel(nn.Module):
                 nn.init.normal_(module.weight, std=scale)
                 nn.init.zeros_(module.bias)
         nn.init.normal_(self.embedding.weight, std=0.02)
+        nn.init.normal_(self.place.weight, std=0.005)
 
     def encode(self, mel: Tensor, has_memory: Tensor) -> tuple[Tensor, Tensor]:
         """Memory (b, 44, d) and where it is audible (b, 1, 1, 44) of mel (b, 688, 128)."""
@@ -57,10 +71,10 @@ class PartbookModel(nn.Module):
 
     def decode(self, ids: Tensor, memory: Tensor, audible: Tensor) -> Tensor:
         """Logits (b, t, vocabulary) for ids (b, t) and what `encode` made of the sound before them."""
-        x = self.embed(ids)
-        angles = self.cosine[: ids.shape[1]], self.sine[: ids.shape[1]]
+        time, place, _ = self.clock.read(ids)
+        x, angles = self.embed(ids, place), self.angles(0, time, torch.zeros_like(time[:, 0]))
         for block in self.decoder():
-            x = block(x, angles, block.cross_attention.keys_values(memory), audible, None, 0)
+            x = block(x, angles, block.keys_values(memory), audible, None, 0)
         return self.next_logits(x)
 
     def open_cache(self, memory: Tensor) -> Cache:
@@ -70,21 +84,38 @@ class PartbookModel(nn.Module):
         layers = []
         for block in self.decoder():
             key, value = memory.new_zeros(shape), memory.new_zeros(shape)
-            layers.append(LayerCache(key, value, *block.cross_attention.keys_values(memory)))
+            layers.append(LayerCache(key, value, *(block.keys_values(memory) or (None, None))))
         return Cache(layers)
 
     def step(self, ids: Tensor, cache: Cache, audible: Tensor) -> Tensor:
         """Logits (b, t, vocabulary) for the next ids (b, t), which are added to the cache."""
         past, now = cache.length, cache.length + ids.shape[1]
         assert now <= self.config.context, "the cache is full; generation must slide before it steps"
-        x = self.embed(ids)
-        angles = self.cosine[past:now], self.sine[past:now]
-        for block, layer in zip(self.blocks, cache.layers, strict=True):
-            assert layer.memory_key is not None
-            assert layer.memory_value is not None
-            x = block(x, angles, (layer.memory_key, layer.memory_value), audible, layer, past)
+        began, time, place, cache.clock = self._read(ids, cache.clock if past else None)
+        x, angles = self.embed(ids, place), self.angles(past, time, began)
+        for block, layer in zip(self.decoder(), cache.layers, strict=True):
+            x = block(x, angles, layer.memory, audible, layer, past)
         cache.length = now
         return self.next_logits(x)
+
+    def _read(self, ids: Tensor, state: ClockState | None) -> tuple[Tensor, Tensor, Tensor, ClockState]:
+        """Time before the first of ids (b, t), time and place after each, and where the clock then stands."""
+        if state is None:
+            time, place, state = self.clock.read(ids)
+            return torch.zeros_like(time[:, 0]), time, place, state
+        began, times, places = state.time, [], []
+        for column in ids.unbind(1):
+            state = self.clock.advance(state, column)
+            times.append(state.time)
+            places.append(state.place)
+        return began, torch.stack(times, 1), torch.stack(places, 1), state
+
+    def angles(self, past: int | Tensor, time: Tensor, began: Tensor) -> Angles:
+        """Rotary angles of tokens from index `past` on, with the times after them (b, t) and before the first (b,)."""
+        index = torch.arange(time.shape[1], device=time.device)[None]
+        index = index + (past if isinstance(past, int) else past[:, None])
+        before = torch.cat([began[:, None], time[:, :-1]], dim=1)
+        return angles_at(index, before, time, self.frequencies, self.config.heads)
 
     def decoder(self) -> Iterator[Block]:
         """The decoder's blocks, in order."""
@@ -92,9 +123,10 @@ class PartbookModel(nn.Module):
             assert isinstance(block, Block), "blocks holds nothing else; ModuleList forgets types"
             yield block
 
-    def embed(self, ids: Tensor) -> Tensor:
-        """What the first block reads, (b, t, d), of ids (b, t)."""
-        x: Tensor = self.dropout(self.embedding(ids) * math.sqrt(self.config.width))
+    def embed(self, ids: Tensor, place: Tensor) -> Tensor:
+        """What the first block reads, (b, t, d), of ids (b, t) and the places in the bar after them (b, t)."""
+        known = self.embedding(ids) + self.place(place.clamp(max=LONGEST_BAR))
+        x: Tensor = self.dropout(known * math.sqrt(self.config.width))
         return x
 
     def next_logits(self, x: Tensor) -> Tensor:

@@ -1,0 +1,204 @@
+"""Which token may come next: the vocabulary's grammar as a mask, so that everything drawn is music.
+
+A `Grammar` follows one piece, symbol by symbol, and says of every token, merged ones included, whether it may be next:
+headers are in order; a bar holds no more than its metre; pitches are given a length, rise within a chord, and none is
+struck twice at one moment; dynamics are said where the music is heard; a piece ends at a note's end or a bar's, and at
+the latest after as many bars as asked for. It is a `Constraint` of `partbook.model.generation`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from partbook.music.tokens import Tokenizer
+from partbook.music.vocabulary import (
+    HIGHEST_PITCH,
+    KINDS,
+    LOWEST_PITCH,
+    NUMBER,
+    SYMBOLS,
+    bar_positions,
+)
+
+_PITCHES: Final = HIGHEST_PITCH - LOWEST_PITCH + 1
+_HEADER: Final = ("Hand", "Genre", "Style", "Key", "Metre", "Tempo", "Density", "Polyphony", "Bars", "Program")
+_NEEDED: Final = frozenset({"Hand", "Metre", "Tempo", "Program"})
+_BAR: Final = NUMBER["Bar"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Tables:
+    """What a mask needs of every token, (tokens, …)."""
+
+    kind: NDArray[np.str_]  # of the first symbol
+    steps: NDArray[np.int64]  # positions moved on by
+    first_step: NDArray[np.int64]  # size of the first symbol, where it is a step
+    pitch: NDArray[np.int64]  # of the first symbol, where it is one, else -1
+    struck: NDArray[np.bool_]  # pitches struck before the first step, (tokens, 88)
+
+
+@lru_cache(maxsize=4)
+def _tables(tokenizer: Tokenizer) -> _Tables:
+    count = len(tokenizer)
+    kind, steps = np.empty(count, dtype="U10"), np.zeros(count, dtype=np.int64)
+    first_step, pitch = np.zeros(count, dtype=np.int64), np.full(count, -1, dtype=np.int64)
+    struck = np.zeros((count, _PITCHES), dtype=np.bool_)
+    for token in range(count):
+        moved = False
+        for place, symbol in enumerate(tokenizer.expand([token])):
+            what, _, value = SYMBOLS[symbol].partition("_")
+            if place == 0:
+                kind[token] = what
+            if what == "Step":
+                moved = True
+                steps[token] += int(value)
+                if place == 0:
+                    first_step[token] = int(value)
+            elif what == "Pitch":
+                if place == 0:
+                    pitch[token] = int(value)
+                if not moved:
+                    struck[token, int(value) - LOWEST_PITCH] = True
+    return _Tables(kind, steps, first_step, pitch, struck)
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a piece is.
+
+    Attributes:
+        last: kind of the last symbol; "" before the first.
+        value: its number, where it is a step or a pitch.
+        heard: whether dynamics are said.
+        bars: bars begun.
+        length, at: of the present bar, and how far into it, in positions.
+        struck: pitches of the present moment and program, a bit each.
+        gaps, filled: gaps left open so far, and those returned to.
+        home, program: what bars begin on, and what plays.
+    """
+
+    last: str = ""
+    value: int = 0
+    heard: bool = False
+    bars: int = 0
+    length: int = 48
+    coming: int = 48
+    at: int = 0
+    struck: int = 0
+    gaps: int = 0
+    filled: int = 0
+
+
+class Grammar:
+    """One piece's rules. `copy` branches it, as beam search does."""
+
+    def __init__(self, tokenizer: Tokenizer, *, bars: int | None = None, gaps: bool = False) -> None:
+        """At a piece's beginning, before its header.
+
+        Args:
+            tokenizer: the model's.
+            bars: the piece ends after so many at the latest; None: never forced.
+            gaps: whether gaps may be drawn; those of a prompt always may be filled.
+        """
+        self._tokenizer, self._tables = tokenizer, _tables(tokenizer)
+        self._most, self._gaps = bars, gaps
+        self._place = _Place()
+
+    def copy(self) -> Grammar:
+        """The same place, to go on from separately."""
+        other = Grammar(self._tokenizer, bars=self._most, gaps=self._gaps)
+        other._place = self._place
+        return other
+
+    @property
+    def bars(self) -> int:
+        """Bars begun so far."""
+        return self._place.bars
+
+    def append(self, token: int) -> None:
+        """One token is written."""
+        for symbol in self._tokenizer.expand([token]):
+            self._place = _after(self._place, symbol)
+
+    def allowed(self) -> Tensor:
+        """Which tokens may be next, bool (vocabulary,)."""
+        now, t = self._place, self._tables
+        allowed = np.isin(t.kind, list(self._kinds()))
+        if now.last in ("Pitch",):
+            allowed &= (t.kind == "Length") | ((t.kind == "Pitch") & (t.pitch > now.value))
+        allowed &= now.at + t.steps < np.where(t.kind == "Step", now.length, max(now.length, 1))
+        if now.last == "Step":  # several only where one is not enough: the largest first
+            allowed &= (t.kind != "Step") | ((now.value >= 48) & (t.first_step <= now.value))
+        if now.struck:
+            bits = np.array([now.struck >> k & 1 for k in range(_PITCHES)], dtype=np.bool_)
+            allowed &= ~(t.struck & bits).any(axis=1)
+        return torch.from_numpy(allowed)
+
+    def _kinds(self) -> set[str]:
+        """Kinds of symbols that may begin the next token."""
+        now = self._place
+        if now.last in ("", "Begin", "Cut"):
+            return {"Hand"} if now.last else {"Begin", "Cut", "Hand"}
+        if not now.bars and now.last in _HEADER:
+            order = _HEADER.index(now.last)
+            found = set()
+            for kind in _HEADER[order + (now.last != "Program") :]:
+                found.add(kind)
+                if kind in _NEEDED:
+                    break
+            return found | ({"Bar"} if now.last == "Program" else set())
+        if now.last == "Metre":
+            return {"Tempo", "Bar"}
+        if now.last in ("Tempo", "Fill"):
+            return {"Bar"} | ({"Metre", "Tempo"} if now.last == "Fill" else set())
+        if now.last == "Pitch":
+            return {"Length", "Pitch"}
+        if now.last in ("Program", "Chord"):
+            return {"Pitch"} | ({"Program"} if now.last == "Chord" else set())
+        if now.last == "Step":
+            return {"Step", "Chord", "Program", "Pitch"}
+        # after BAR, LEVEL, LENGTH or GAP, something may be finished
+        found = set() if now.last == "Gap" else {"Step", "Chord", "Program", "Pitch"}
+        if now.last == "Bar" and now.heard:
+            found |= {"Level"}
+        if now.last == "Length":
+            found -= {"Chord"}
+        if now.last != "Level":
+            more = self._most is None or now.bars < self._most
+            found |= {"Bar", "Metre", "Tempo"} if more else set()
+            if self._gaps and more and not now.filled:
+                found.add("Gap")
+            found.add("Fill" if now.filled < now.gaps else "End")
+        return found
+
+
+def _after(now: _Place, symbol: int) -> _Place:
+    kind, _, value = SYMBOLS[symbol].partition("_")
+    if kind == "Bar":
+        return replace(now, last=kind, bars=now.bars + 1, length=now.coming, at=0, struck=0)
+    if kind == "Metre":
+        numerator, _, denominator = value.partition("/")
+        return replace(now, last=kind, coming=bar_positions(int(numerator), int(denominator)))
+    if kind == "Step":
+        return replace(now, last=kind, value=int(value), at=now.at + int(value), struck=0)
+    if kind == "Pitch":
+        return replace(now, last=kind, value=int(value), struck=now.struck | 1 << (int(value) - LOWEST_PITCH))
+    if kind == "Program":
+        return replace(now, last=kind, struck=0)
+    if kind == "Hand":
+        return replace(now, last=kind, heard=value == "heard")
+    if kind == "Gap":
+        return replace(now, last=kind, gaps=now.gaps + 1)
+    if kind == "Fill":
+        return replace(now, last=kind, filled=now.filled + 1)
+    return replace(now, last=kind)
+
+
+assert set(_HEADER) <= set(KINDS)
