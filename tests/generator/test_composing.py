@@ -100,6 +100,38 @@ def test_a_cancelled_piece_stops_at_the_next_token(generator):
     assert asked == 11
 
 
+def test_every_control_changes_what_is_written(generator):
+    plain = replace(REQUEST, temperature=2.0)  # the generator knows its tunes by heart
+    pieces = {
+        name: list(compose(generator, replace(plain, **{name: value})))[-1].midi
+        for name, value in [("top_k", 1), ("min_p", 0.9), ("repetition_penalty", 3.0), ("beam_width", 2), ("seed", 5)]
+    }
+    same = pieces.pop("seed")
+    assert same == list(compose(generator, plain))[-1].midi
+    assert same not in pieces.values()
+
+
+def test_beams_write_bars_that_add_up_to_a_piece_which_no_seed_changes(generator):
+    *bars, piece = compose(generator, replace(REQUEST, beam_width=3))
+    assert [bar.number for bar in bars] == list(range(len(bars)))
+    assert piece.seconds == bars[-1].end
+    assert sum(len(bar.notes) for bar in bars) == played_notes(piece.score).total()
+    other = list(compose(generator, replace(REQUEST, beam_width=3, seed=6)))[-1]
+    assert played_notes(other.score) == played_notes(piece.score)
+
+
+def test_a_cancelled_search_ends_without_a_piece(generator):
+    asked = 0
+
+    def cancelled() -> bool:
+        nonlocal asked
+        asked += 1
+        return asked > 10
+
+    request = replace(REQUEST, beam_width=3)
+    assert not any(isinstance(event, Piece) for event in compose(generator, request, cancelled=cancelled))
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [
@@ -113,6 +145,12 @@ def test_a_cancelled_piece_stops_at_the_next_token(generator):
         ("temperature", 0.0),
         ("temperature", float("nan")),
         ("top_p", 1.5),
+        ("top_k", -1),
+        ("min_p", 1.5),
+        ("repetition_penalty", 0.5),
+        ("repetition_window", 0),
+        ("beam_width", -1),
+        ("beam_width", 17),
     ],
 )
 def test_a_request_out_of_range_is_refused_by_its_fields_name(field, value):

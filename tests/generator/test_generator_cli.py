@@ -126,6 +126,18 @@ def test_generate_writes_midi_wav_and_provenance_that_agree(partbook, release, t
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a b.json", "a b.mid", "a b.wav"]
 
 
+def test_controls_that_are_switched_on_are_recorded_with_the_piece(partbook, release, tmp_path):
+    here = ("generate", "--release", release.path, "--out", tmp_path, *SHORT)
+    partbook(*here, "--name", "drawn", "--top-k", 30, "--min-p", 0.02, "--repetition-penalty", 1.2)
+    partbook(*here, "--name", "searched", "--beam", 3)
+    plain = {"temperature": 1.0, "top_p": 0.95, "max_tokens": 400, "seconds": 4.0}
+    drawn, searched = (
+        json.loads((tmp_path / f"{name}.json").read_text())["sampling"] for name in ("drawn", "searched")
+    )
+    assert drawn == plain | {"top_k": 30, "min_p": 0.02, "repetition_penalty": 1.2, "repetition_window": 64}
+    assert searched == plain | {"beam_width": 3}
+
+
 def test_generate_through_a_server_writes_the_same_music(partbook, release, server, tmp_path):
     prompt = tmp_path / "opening.mid"
     prompt.write_bytes(tune(4, bars=2).dumps_midi())
@@ -177,6 +189,7 @@ def test_mistakes_end_in_one_clear_line_and_write_nothing(partbook, release, tmp
         ((*here, "--name", "../x"), "not a file name"),
         ((*here, "--seconds", "0"), "seconds is 0.0"),
         ((*here, "--seed", "-1"), "seed is -1"),
+        ((*here, "--beam", "17"), "beam_width is 17"),
         ((*here, "--continue", tmp_path / "text.mid"), "not a standard MIDI file"),
         ((*here, "--continue", tmp_path / "none.mid"), "cannot be read"),
         ((*here, "--prime", tmp_path / "text.wav"), "text.wav"),

@@ -99,6 +99,18 @@ def test_a_prompt_is_continued_through_the_server(stub):
     assert events[-1].piece.continues_at == events[0].bar.end > 3.5
 
 
+@pytest.mark.parametrize(
+    "controls",
+    [{"top_k": 20, "min_p": 0.05, "repetition_penalty": 1.5, "repetition_window": 30}, {"beam_width": 2}],
+)
+def test_controls_go_through_the_server_and_come_back_as_used(controls, generator, server):
+    wanted = PieceRequest(seed=5, seconds=3.0, max_tokens=200, **controls)
+    *_, remote = compose_remotely(server["address"], wanted)
+    *_, local = compose(generator, wanted)
+    assert remote.midi == local.midi
+    assert remote.request == wanted
+
+
 def test_a_mel_primes_a_piece_through_the_server(stub):
     mel = np.random.default_rng(0).uniform(-1, 1, (688, 128)).astype("<f2").tobytes()
     assert list(stub.Generate(request(log_mel=mel)))[-1].piece.midi != list(stub.Generate(request()))[-1].piece.midi
@@ -146,6 +158,10 @@ def test_the_standard_health_service_says_serving(channel):
         ("max_tokens", 0),
         ("temperature", -1.0),
         ("top_p", 2.0),
+        ("min_p", 2.0),
+        ("repetition_penalty", 0.0),
+        ("repetition_window", 0),
+        ("beam_width", 17),
         ("prompt_midi", b"no midi"),
         ("log_mel", b"short"),
         ("audio_clip", b"OggS neither"),
