@@ -50,7 +50,8 @@ INSTRUMENTS: Final = (0, 6, 11, 12, 24, 25, 40, 46, 73, 74, 105)  # General MIDI
 SAID: Final = {"genre": 0.5, "key": 0.25, "density": 0.15, "polyphony": 0.15, "bars": 0.6}  # how often a header says what
 HEARING: Final = 1.0  # weight of a window's hearing loss beside a token's nats
 SHORT: Final = 384  # positions of a window that follows on from sound: later ones know the music by its notes
-MICRO: Final = 8192  # positions of a micro-batch at most, padding included
+MICRO: Final = 2048  # positions of a micro-batch, padding included, if more than one window: what a core's cache holds
+HALF: Final = 0.7  # share of windows of at most half the context, which cost less a token
 _TOKENS_A_NOTE: Final = 1.0  # at least: how many notes are written down before a window is cut to its length
 
 
@@ -146,7 +147,8 @@ class Mixture:
             music = piece.music.transposed(int(random.choice(KEYS)))
             if random.random() < OTHER_INSTRUMENT:
                 music = music.on(int(random.choice(INSTRUMENTS)))
-            return Row(self._window(piece, music, random, self._context, gap=random.random() < GAPPED))
+            length = self._length(random)
+            return Row(self._window(piece, music, random, length, gap=random.random() < GAPPED))
         piece = self._heard.draw(random)
         if random.random() < SOUNDING:
             assert piece.bar_seconds is not None
@@ -158,7 +160,10 @@ class Mixture:
                 ids = self._window(piece, piece.music, random, SHORT, first=bar)
                 return Row(ids, memory_before(piece.mel, second), sounding(piece.music, piece.bar_seconds, second))
         music = piece.music.transposed(int(random.choice(KEYS)))
-        return Row(self._window(piece, music, random, self._context))
+        return Row(self._window(piece, music, random, self._length(random)))
+
+    def _length(self, random: np.random.Generator) -> int:
+        return self._context // 2 if random.random() < HALF else self._context
 
     def _window(
         self,
