@@ -46,6 +46,7 @@ SOUNDING: Final = 0.5  # share of those that follow on from their sound
 GAPPED: Final = 0.06  # share of windows of scores with a gap
 WHOLE: Final = 0.5  # share of windows that begin with the piece
 OTHER_INSTRUMENT: Final = 0.3  # share of windows of scores on a random instrument
+IN_PARTS: Final = 0.3  # share of windows of music for several instruments that keep them apart
 INSTRUMENTS: Final = (0, 6, 11, 12, 24, 25, 40, 46, 73, 74, 105)  # General MIDI
 SAID: Final = {"genre": 0.5, "key": 0.25, "density": 0.15, "polyphony": 0.15, "bars": 0.6}  # how often a header says what
 HEARING: Final = 1.0  # weight of a window's hearing loss beside a token's nats
@@ -62,7 +63,8 @@ class Piece:
     Attributes:
         collection: what it is of; windows are drawn by the root of collections' sizes.
         genre: as in `vocabulary.GENRES`; None where it is not known.
-        music: notes and bars.
+        music: notes and bars, on one instrument.
+        parts: the same on its own instruments, if they are several.
         hand: how the notes came to be.
         bar_seconds: when each bar begins, (bars,); heard music only.
         mel: its sound, (frames, 128); heard music only.
@@ -74,6 +76,7 @@ class Piece:
     genre: str | None = None
     bar_seconds: NDArray[np.float32] | None = None
     mel: NDArray[np.float16] | None = None
+    parts: Quantised | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,8 +147,9 @@ class Mixture:
     def _row(self, random: np.random.Generator) -> Row:
         if random.random() >= self._share:
             piece = self._written.draw(random)
-            music = piece.music.transposed(int(random.choice(KEYS)))
-            if random.random() < OTHER_INSTRUMENT:
+            in_parts = piece.parts is not None and random.random() < IN_PARTS
+            music = (piece.parts if in_parts and piece.parts else piece.music).transposed(int(random.choice(KEYS)))
+            if not in_parts and random.random() < OTHER_INSTRUMENT:
                 music = music.on(int(random.choice(INSTRUMENTS)))
             length = self._length(random)
             return Row(self._window(piece, music, random, length, gap=random.random() < GAPPED))
