@@ -10,7 +10,7 @@ export FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION = 1
 # Where a machine forbids bytecode, each process of a federation would compile torch and Flower anew: twice the start.
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: demo test test-fast test-long lint format wheel check-wheel base seeds bundle demo-processes soak bench bench-ingest bench-generation bench-startup bench-fresh bench-secagg bench-dp bench-noise bench-accounting bench-utility bench-audit bench-company bench-contention bench-scale bench-thousand bench-large bench-processes bench-recovery bench-devices bench-engines bench-memory bench-yardstick clean
+.PHONY: demo test test-fast test-long lint format wheel check-wheel base seeds bundle demo-processes soak bench bench-ingest bench-generation bench-startup bench-fresh bench-secagg bench-dp bench-noise bench-accounting bench-utility bench-audit bench-company bench-contention bench-scale bench-thousand bench-large bench-processes bench-recovery bench-devices bench-engines bench-memory bench-yardstick bench-training clean
 
 demo: $(READY)  ## four labels, one generator: everything, on real audio
 	$(BIN)/partbook demo
@@ -61,6 +61,9 @@ bench: bench-ingest bench-generation bench-startup bench-secagg bench-dp bench-n
 
 bench-ingest bench-generation bench-startup bench-fresh bench-secagg bench-dp bench-noise bench-accounting bench-utility bench-audit bench-company bench-contention bench-scale bench-thousand bench-processes bench-recovery bench-devices bench-engines bench-yardstick: bench-%: $(READY)  ## claims, measured against their peers or limits
 	$(BIN)/python -m benchmarks.$*
+
+bench-training: $(READY)  ## the base's training loop beside a bare one
+	$(BIN)/python -m benchmarks.training_loop
 
 bench-large: $(READY)  ## a sealed update of 50M numbers, end to end: memory of every process
 	$(BIN)/python -m benchmarks.large_update

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from partbook.errors import AudioError, NoNotesFound, ScoreError, SilentAudio
 from partbook.music.decode import MAX_SECONDS, MIN_SECONDS, normalised_mono, read_audio
 from partbook.music.mel import HOP, N_FFT, log_mel
+from partbook.music.notes import Notes
 from partbook.music.recording import Recording
 from partbook.vault.beats import find_beats
 from partbook.vault.transcription import Transcriber
@@ -59,8 +60,6 @@ def analyse(
     Raises:
         AudioError: the file cannot be used; the class and the message say why.
     """
-    from partbook.music.tokens import score_of
-
     audio = read_audio(path, min_seconds=min_seconds, max_seconds=max_seconds)
     seconds, sha256 = audio.seconds, audio.sha256
     try:
@@ -71,26 +70,50 @@ def analyse(
     notes = transcriber.transcribe(mono)
     if not len(notes):
         raise NoNotesFound(f"{path} is audible, but no notes were heard in it; leave out speech and noise.")
+    try:
+        return Analysis(written_down(path.stem, notes, seconds, log_mel_in_blocks(mono), tokenizer, program), sha256)
+    except AudioError as error:
+        raise type(error)(f"{path}: {error}") from error
+
+
+def written_down(
+    title: str, notes: Notes, seconds: float, mel: NDArray[np.float16], tokenizer: Tokenizer, program: int = 0
+) -> Recording:
+    """Transcribed notes as a recording: on a grid of beats that is found in them, and in tokens.
+
+    Args:
+        title: the recording's.
+        notes: at least one.
+        seconds: length of the audio.
+        mel: its log-mel, (frames, 128).
+        tokenizer: what the tokens are of.
+        program: General MIDI program that the tokens say.
+
+    Raises:
+        NoNotesFound: none of the notes can be written down.
+        AudioError: they cannot be written as tokens.
+    """
+    from partbook.music.tokens import score_of
+
     beats = find_beats(notes, seconds)
     score = score_of(notes, beats.seconds, program, beats_per_minute=beats.beats_per_minute)
     try:
         ids = tokenizer.encode(score)
     except ScoreError as error:
-        raise NoNotesFound(f"{path}: no note heard in it can be written down ({error})") from error
+        raise NoNotesFound(f"no note heard in it can be written down ({error})") from error
     except (ValueError, IndexError, KeyError) as error:
-        raise AudioError(f"{path}: its transcription cannot be written as tokens ({error}).") from error
+        raise AudioError(f"its transcription cannot be written as tokens ({error}).") from error
     bar_starts = tokenizer.bar_starts(ids)
     bar_seconds = beats.second_of(np.arange(len(bar_starts), dtype=np.float64) * BEATS_PER_BAR)
-    recording = Recording(
-        title=path.stem,
+    return Recording(
+        title=title,
         seconds=seconds,
         notes=notes,
         ids=ids,
         bar_starts=bar_starts,
         bar_seconds=bar_seconds.astype(np.float32),
-        mel=log_mel_in_blocks(mono),
+        mel=mel,
     )
-    return Analysis(recording, sha256)
 
 
 def log_mel_in_blocks(mono44k: NDArray[np.float32]) -> NDArray[np.float16]:

@@ -42,7 +42,10 @@ class Rows(Protocol):
 
 
 class BarLines:
-    """Where a piece of tokens is, in quarter notes, by its bars and metres (4/4 before the first)."""
+    """Where a piece of tokens is, in quarter notes, by its bars and metres (4/4 before the first).
+
+    A metre holds from the bar that begins after it.
+    """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         ids = np.arange(len(tokenizer), dtype=np.int16)
@@ -50,7 +53,7 @@ class BarLines:
         self._starts[tokenizer.bar_starts(ids)] = True
         self._metres: list[float | None] = []
         for token in range(len(tokenizer)):
-            metres = [name.partition("_")[2] for name in tokenizer.names([token]) if name.startswith("TimeSig_")]
+            metres = [name.partition("_")[2] for name in tokenizer.names([token]) if name.startswith("Metre_")]
             self._metres.append(float(4 * Fraction(metres[-1])) if metres else None)
 
     def starts(self, token: int) -> bool:
@@ -74,7 +77,7 @@ class _Draft:
         constraint: Constraint | None = None,
     ) -> None:
         self._lines, self._wanted = lines, quarters
-        self._done, self._bar = 0.0, 4.0
+        self._done, self._bar, self._coming = 0.0, 0.0, 4.0  # no bar has begun
         self.sampling = sampling
         self.random = torch.Generator().manual_seed(sampling.seed)
         self.constraint = None if constraint is None else constraint.copy()
@@ -84,16 +87,17 @@ class _Draft:
         self._drawn = 0
 
     def _write(self, token: int) -> None:
-        if self.ids and self._lines.starts(token):
+        if self._lines.starts(token):
             self._done += self._bar
-        self._bar = self._lines.metre(token) or self._bar
+            self._bar = self._coming
+        self._coming = self._lines.metre(token) or self._coming
         self.ids.append(token)
         if self.constraint is not None:
             self.constraint.append(token)
 
     def take(self, token: int) -> bool:
         """Write a token down, unless the piece is long enough where it would begin a bar: then False."""
-        if self.ids and self._lines.starts(token) and self._done + self._bar >= self._wanted:
+        if self._bar and self._lines.starts(token) and self._done + self._bar >= self._wanted:
             return False
         self._write(token)
         self._drawn += 1

@@ -1,9 +1,10 @@
 """Scores → sound: a SoundFont plays the notes, `mastering` puts them in a room, and a file keeps the result.
 
 The SoundFont is TimGM6mb (Tim Brechbill; GPL-2), read where pretty_midi installs it and never copied;
-`PARTBOOK_SOUNDFONT` names another. The player is midirenderer (MIT), a binding of rustysynth: of those that
-come as a wheel and need no system library, the one that honours velocity, decay and release. symusic 0.5.9's
-plays every velocity alike, holds a plucked string like an organ pipe, and cuts notes off in ten milliseconds.
+`PARTBOOK_SOUNDFONT` names another, or several with a colon between them, of which the first is the default. The
+player is midirenderer (MIT), a binding of rustysynth: of those that come as a wheel and need no system library, the
+one that honours velocity, decay and release. symusic 0.5.9's plays every velocity alike, holds a plucked string like
+an organ pipe, and cuts notes off in ten milliseconds.
 """
 
 from __future__ import annotations
@@ -35,16 +36,34 @@ _FULL: Final = 127
 
 
 def default_soundfont() -> Path:
-    """The SoundFont used unless another is given: `PARTBOOK_SOUNDFONT`'s, else pretty_midi's.
+    """The SoundFont used unless another is given: the first of `PARTBOOK_SOUNDFONT`, else pretty_midi's.
+
+    Raises:
+        ConfigError: the variable names no file, or pretty_midi is not installed whole.
+    """
+    return soundfonts()[0]
+
+
+def soundfonts() -> tuple[Path, ...]:
+    """All SoundFonts that `PARTBOOK_SOUNDFONT` names, else pretty_midi's alone.
 
     Raises:
         ConfigError: the variable names no file, or pretty_midi is not installed whole.
     """
     if named := os.environ.get(SOUNDFONT_VARIABLE):
-        path = Path(named).expanduser()
-        if not path.is_file():
-            raise ConfigError(f"{SOUNDFONT_VARIABLE} is {named!r}, which is no file; name an .sf2 file or unset it.")
-        return path
+        whole = Path(named).expanduser()
+        if whole.is_file():  # its path may have a colon in it
+            return (whole,)
+        paths = tuple(Path(each).expanduser() for each in named.split(os.pathsep))
+        for path in paths:
+            if not path.is_file():
+                which = "which is no file" if len(paths) == 1 else f"of which {str(path)!r} is no file"
+                raise ConfigError(f"{SOUNDFONT_VARIABLE} is {named!r}, {which}; name an .sf2 file or unset it.")
+        return paths
+    return (_own_soundfont(),)
+
+
+def _own_soundfont() -> Path:
     package = importlib.util.find_spec("pretty_midi")  # found, not imported: importing it costs a second
     if package is None or package.origin is None:
         raise ConfigError(

@@ -268,8 +268,7 @@ class _Draft:
         return Bar(number, start, self.end, tuple(new), given)
 
     def _begun_bars(self) -> int:
-        starts = len(self._tokenizer.bar_starts(np.asarray(self.ids, dtype=np.int16)))
-        return starts if _starts_bar(self._tokenizer, self.ids[0]) else starts + 1
+        return len(self._tokenizer.bar_starts(np.asarray(self.ids, dtype=np.int16)))
 
 
 def _starts_bar(tokenizer: Tokenizer, token: int) -> bool:

@@ -26,8 +26,8 @@ from partbook.music.notes import Notes
 from partbook.music.recording import Recording
 from partbook.music.tokens import Tokenizer
 from partbook.music.windows import Span, Windows, gather, spans
-from partbook.simulation.base import INSTRUMENTS, KEYS, PublicScore, transposed
-from partbook.simulation.performance import perform
+from partbook.simulation.base import KEYS, PublicScore, transposed
+from partbook.simulation.performance import INSTRUMENTS, perform
 
 MOST_TOKENS: Final = 25_000_000
 _FEW: Final = 64  # works that are written down sooner than a process has started

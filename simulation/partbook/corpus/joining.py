@@ -1,10 +1,16 @@
-"""Tune families across what is installed and folders of MIDI files: worked out once, and kept."""
+"""Tune families across what is installed and folders of MIDI files: worked out once, and kept.
+
+A folder may be tens of thousands of files that somebody collected (the Lakh MIDI Dataset: Raffel 2016), many of them
+damaged, and many there twice. A file that cannot be used is left out, with the reason, and so is one that is byte for
+byte another before it. Files of one melody stay: they are one family.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -12,20 +18,48 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from partbook.corpus.families import VERSION, Link, Tune, families, installed_keys, links, tunes
+from partbook.corpus.families import VERSION, Link, Tune, families, installed_keys, is_later, links, tunes
 from partbook.corpus.melody import Melody, melodies
-from partbook.corpus.midi import score_of_midi
+from partbook.corpus.midi import read_midi, score_of_tracks
 from partbook.corpus.parallel import over
 from partbook.corpus.parsed import write_whole
 from partbook.corpus.table import TABLE, shipped
 from partbook.corpus.watching import Watcher
 from partbook.errors import ScoreError
 
-_RECIPE: Final = 1  # changes whenever the same file would give other melodies
+DAMAGED: Final = "damaged"
+NO_NOTES: Final = "without pitched notes"
+TOO_LONG: Final = "too long"
+A_COPY: Final = "the same bytes as another"
+MOST_NOTES: Final = 200_000  # of one work; the longest quartet here has 42,000
+MOST_QUARTERS: Final = 40_000  # from the first note to the last; beyond is a clock gone wrong
+_RECIPE: Final = 2  # changes whenever the same file would give other melodies
 
 
-def grouped(collections: Mapping[str, Mapping[str, Path]], cache: Path, watch: Watcher) -> Mapping[str, str]:
-    """Key → family, for works that share theirs, of what is installed and of `collections`.
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """What comes of installed works and folders.
+
+    Attributes:
+        families: key → family, for works that share theirs.
+        left_out: by collection, key → why a file is no work: `DAMAGED`, `NO_NOTES`, `TOO_LONG` or `A_COPY`.
+    """
+
+    families: Mapping[str, str]
+    left_out: Mapping[str, Mapping[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """What a file comes to: its melodies, and either why it is left out or the hash of its bytes."""
+
+    tune: Tune
+    wrong: str
+    sha256: str
+
+
+def joined(collections: Mapping[str, Mapping[str, Path]], cache: Path, watch: Watcher) -> Joined:
+    """Families of what is installed and of `collections`, and the files in these that are no works.
 
     Installed works are in one family where the shipped table has them in one, or where a work of `collections` is the
     tune of both.
@@ -36,31 +70,52 @@ def grouped(collections: Mapping[str, Mapping[str, Path]], cache: Path, watch: W
         watch: told how far it is.
     """
     if not collections:
-        return shipped()
+        return Joined(shipped(), {})
     prints = {name: _digest(files) for name, files in collections.items()}
     whole = _hash(["families", VERSION, _RECIPE, TABLE.read_text(encoding="utf-8"), sorted(prints.items())])
     path = cache / f"families-{whole[:32]}.json"
     try:
-        kept: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))
-        return kept
-    except (OSError, ValueError):
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        return Joined(kept["families"], kept["left_out"])
+    except (OSError, ValueError, KeyError, TypeError):
         pass
-    keys = installed_keys()
-    read = _installed(keys, cache, watch)
-    count = len(keys)
+    installed = installed_keys()
+    tunes_of = dict(zip(installed, _installed(installed, cache, watch), strict=True))
+    left_out: dict[str, dict[str, str]] = {}
+    there: dict[str, Tune] = {}
+    hashes: set[str] = set()
     for name, files in collections.items():
-        keys += list(files)
-        read += _folder(name, files, cache / f"melodies-{prints[name][:32]}.safetensors", watch)
+        read = _folder(name, files, cache / f"melodies-{prints[name][:32]}.safetensors", watch)
+        left_out[name] = {}
+        for key, each in zip(files, read, strict=True):
+            if wrong := each.wrong or (A_COPY if each.sha256 in hashes else ""):
+                left_out[name][key] = wrong
+            else:
+                hashes.add(each.sha256)
+                there[key] = each.tune
     watch.stage("Looking for tunes that two works share", 1)
-    found = [link for link in links(read) if link.second >= count]
+    result = families(*_linked(tunes_of, there))
+    write_whole(path, json.dumps({"families": result, "left_out": left_out}).encode())
+    watch.step("")
+    return Joined(result, left_out)
+
+
+def _linked(installed: Mapping[str, Tune], there: Mapping[str, Tune]) -> tuple[list[str], list[Link]]:
+    """All keys, and the links between them: those of the shipped table, and those that folders' works bring."""
+    first = [key for key in installed if not is_later(key)]
+    later = [key for key in installed if is_later(key)]
+    before = [*first, *there]
+    keys = [*before, *later]
+    melodies_of = {**installed, **there}
+    read = [melodies_of[key] for key in keys]
+    found = links(read[: len(before)], len(first))
+    # What comes later is held against folders alone: the table has it beside what is installed.
+    found += [link for link in links(read, len(before)) if len(first) <= link.first < len(before)] if later else []
     place = {key: number for number, key in enumerate(dict.fromkeys([*keys, *shipped()]))}
     for key, family in shipped().items():
-        first, second = sorted((place[family], place[key]))
-        found.append(Link(first, second, 1.0, 1.0))
-    result = families(list(place), found)
-    write_whole(path, json.dumps(result).encode())
-    watch.step("")
-    return result
+        one, other = sorted((place[family], place[key]))
+        found.append(Link(one, other, 1.0, 1.0))
+    return list(place), found
 
 
 def _installed(keys: Sequence[str], cache: Path, watch: Watcher) -> list[Tune]:
@@ -73,23 +128,34 @@ def _installed(keys: Sequence[str], cache: Path, watch: Watcher) -> list[Tune]:
     return kept
 
 
-def _folder(name: str, files: Mapping[str, Path], path: Path, watch: Watcher) -> list[Tune]:
-    if (kept := _kept(path, len(files))) is None:
-        watch.stage(f"Reading melodies of {name}", len(files))
-        kept = []
-        paths = list(files.values())
-        for path_read, tune in zip(paths, over(paths, _tune), strict=True):
-            kept.append(tune)
-            watch.step(path_read.stem)
-        write_whole(path, _bytes_of(kept))
-    return kept
+def _folder(name: str, files: Mapping[str, Path], path: Path, watch: Watcher) -> list[_Read]:
+    tunes_kept = _kept(path, len(files))
+    if tunes_kept is not None and (about := _about(path, len(files))) is not None:
+        return [_Read(tune, *each) for tune, each in zip(tunes_kept, about, strict=True)]
+    watch.stage(f"Reading melodies of {name}", len(files))
+    found = []
+    paths = list(files.values())
+    for path_read, read in zip(paths, over(paths, _read), strict=True):
+        found.append(read)
+        watch.step(path_read.stem)
+    about = [(read.wrong, read.sha256) for read in found]
+    write_whole(path, _bytes_of([read.tune for read in found], {"about": json.dumps(about)}))
+    return found
 
 
-def _tune(path: Path) -> Tune:
+def _read(path: Path) -> _Read:
     try:
-        return melodies(score_of_midi(path, 0))
+        sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+        score = read_midi(path)
+    except (OSError, ScoreError):
+        return _Read((), DAMAGED, "")
+    first, last = score.start(), score.end()
+    if score.note_num() > MOST_NOTES or last - first > MOST_QUARTERS * score.ticks_per_quarter:
+        return _Read((), TOO_LONG, "")
+    try:
+        return _Read(melodies(score_of_tracks(score, 0, str(path))), "", sha256)
     except ScoreError:
-        return ()
+        return _Read((), NO_NOTES, "")
 
 
 # ---------------------------------------------------------------------- what is kept
@@ -120,7 +186,15 @@ def _kept(path: Path, count: int) -> list[Tune] | None:
     return found if len(found) == count else None
 
 
-def _bytes_of(found: Sequence[Tune]) -> bytes:
+def _about(path: Path, count: int) -> list[tuple[str, str]] | None:
+    """Of each file why it is left out, and its hash, as `_folder` keeps them; None where they are not there."""
+    data = path.read_bytes()
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    about = json.loads(header.get("__metadata__", {}).get("about", "[]"))
+    return [(wrong, sha256) for wrong, sha256 in about] if len(about) == count else None
+
+
+def _bytes_of(found: Sequence[Tune], about: dict[str, str] | None = None) -> bytes:
     each = [melody for tune in found for melody in tune]
     empty = [np.zeros(0)]
     return save(
@@ -129,5 +203,6 @@ def _bytes_of(found: Sequence[Tune]) -> bytes:
             "notes": np.array([len(melody) for melody in each], dtype=np.int64),
             "onset": np.concatenate([melody.onset for melody in each] or empty).astype(np.float64),
             "pitch": np.concatenate([melody.pitch for melody in each] or empty).astype(np.uint8),
-        }
+        },
+        metadata=about,
     )

@@ -1,22 +1,30 @@
 """All public works that may be used here, with the pool of each.
 
-Four collections of music21's corpus (`partbook.simulation.collections`) are always there, and so are its copies of
-Aird's airs (1778 to 1801). Folders of MIDI files join them: a folder of files is one collection, a folder of folders
-is one collection a folder. A joined collection has no `label` pool: nobody plays it in the demo. Its families are dealt
-by a hash, one in ten to `heldout` and the rest to `base`, except that
+Four collections of music21's corpus (`partbook.simulation.collections`) are always there, and so are two of its bodies
+of music that the base never sees. Folders of MIDI files join them: a folder of files is one collection, a folder of
+folders is one collection a folder, and a tree whose folders are called by one or two characters, such as Lakh's
+(`a/b/hash.mid`), is one. Files that are damaged, without notes, or copies of others are left out and counted.
+
+**Joined collections** have no `label` pool: nobody plays them in the demo. Their families are dealt by a hash, one in
+ten to `heldout` and the rest to `base`, except that
 
 - a family with a member in a label's or the held-out pool of the four stays out altogether,
 - a family with a member in the four's `base` goes to `base`,
 - a family with a member in another collection's held-out pool stays out of `base`.
+
+**Withheld styles** (`partbook.corpus.withheld`) have no `base` pool: a federation's labels play them, so that they have
+something to teach. One work in five (24 at least) is `heldout`, by families and by the same hash, and the others are
+`label`. A work whose tune any other collection uses, be it in `base`, is in no pool of its style: what a base has
+learnt from stays where it is.
 
 So no tune that anybody plays or measures by is in any `base` pool. What a family is, see `partbook.corpus.families`.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections import defaultdict
+import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,21 +32,27 @@ from typing import Final
 
 from symusic.core import ScoreTick
 
-from partbook.corpus.joining import grouped
+from partbook.corpus import withheld
+from partbook.corpus.dealing import POOLS, dealt, only
+from partbook.corpus.dealing import withheld as withheld_pools
+from partbook.corpus.joining import joined
 from partbook.corpus.midi import score_of_midi
 from partbook.corpus.parallel import over
 from partbook.corpus.parsed import ParsedScores
 from partbook.corpus.watching import NoWatcher, Watcher
+from partbook.corpus.withheld import AIRS, TRECENTO
 from partbook.errors import InputError
 from partbook.simulation.collections import COLLECTIONS, Pool, score_at, split, works
 
-AIRS: Final = "airdsAirs"
-POOLS: Final[tuple[Pool, ...]] = ("base", "label", "heldout")
-HELDOUT_SHARE: Final = 0.1
-HELDOUT_LEAST: Final = 24
-HELDOUT_MOST: Final = 150
-DEAL: Final = "partbook/v1/deal"
-PROGRAMS: Final = {AIRS: 73, "openscore-quartets": 40}  # General MIDI: flute, violin; the others are on the piano
+__all__ = ["AIRS", "POOLS", "Library", "PublicWork", "default_cache"]
+
+# General MIDI: flute, harp, violin; the others are on the piano.
+PROGRAMS: Final = {AIRS: 73, TRECENTO: 46, "openscore-quartets": 40}
+RIGHTS: Final = {
+    **dict.fromkeys((c.name for c in COLLECTIONS), "public domain, as encoded in music21's corpus"),
+    AIRS: "public domain (Glasgow, 1778–1801), as encoded in music21's corpus",
+    TRECENTO: "public domain (14th century), as encoded in music21's corpus",
+}
 _TEMPO: Final = 120.0
 
 
@@ -75,16 +89,29 @@ class PublicWork:
 
 
 class Library:
-    """Public works by collection and pool. Immutable once opened."""
+    """Public works by collection and pool. Immutable once opened.
 
-    def __init__(self, pools: Mapping[str, Mapping[Pool, tuple[PublicWork, ...]]], cache: Path) -> None:
+    Attributes:
+        left_out: by folder, how many of its files are no works, by reason (`partbook.corpus.joining`).
+        parsed: where the works' scores are kept.
+    """
+
+    def __init__(
+        self,
+        pools: Mapping[str, Mapping[Pool, tuple[PublicWork, ...]]],
+        cache: Path,
+        left_out: Mapping[str, Mapping[str, int]] | None = None,
+        rights: Mapping[str, str] | None = None,
+    ) -> None:
         """Of works that are dealt out already; `open` deals."""
         self._pools = pools
-        self._parsed = ParsedScores(cache / "scores")
+        self._rights = rights or {}
+        self.left_out = left_out or {}
+        self.parsed = ParsedScores(cache / "scores")
 
     @classmethod
     def open(cls, data: Sequence[Path] = (), cache: Path | None = None, watch: Watcher | None = None) -> Library:
-        """The four collections, Aird's airs, and folders.
+        """The four collections, the withheld styles, and folders.
 
         The first time that folders are opened, their melodies are read and compared, which takes a minute or two for a
         few thousand works; what comes of it is kept.
@@ -101,16 +128,16 @@ class Library:
         cache = cache or default_cache()
         folders = _folders(data)
         for name, folder in folders.items():
-            if name in (AIRS, *(c.name for c in COLLECTIONS)):
+            if name in (*withheld.STYLES, *(c.name for c in COLLECTIONS)):
                 raise InputError(f"{folder} has the name of a collection that is there already; give it another name.")
         files = {
-            name: {f"{name}/{path.relative_to(folder)}": path for path in _midi_files(folder)}
+            name: {f"{name}/{_readable(str(path.relative_to(folder)))}": path for path in _midi_files(folder)}
             for name, folder in folders.items()
         }
-        families = grouped(files, cache, watch or NoWatcher())
+        found = joined(files, cache, watch or NoWatcher())
 
         def work(collection: str, key: str, title: str, program: int, source: Path | None = None) -> PublicWork:
-            return PublicWork(collection, key, title, families.get(key, key), program, source)
+            return PublicWork(collection, key, title, found.families.get(key, key), program, source)
 
         own: dict[str, dict[Pool, tuple[PublicWork, ...]]] = {}
         for collection in COLLECTIONS:
@@ -119,11 +146,19 @@ class Library:
                 pool: tuple(work(w.collection, w.key, w.title, collection.program) for w in pools[pool])
                 for pool in POOLS
             }
-        joined = {AIRS: [work(AIRS, w.key, w.title, PROGRAMS[AIRS]) for w in works(AIRS)]}
+        by_folder: dict[str, list[PublicWork]] = {}
+        for name in (AIRS, TRECENTO):
+            by_folder[name] = [work(name, w.key, w.title, PROGRAMS[name]) for w in works(name)]
         for name, by_key in files.items():
-            program = PROGRAMS.get(name, 0)
-            joined[name] = [work(name, key, path.stem, program, path) for key, path in by_key.items()]
-        return cls({**own, **_dealt(joined, own)}, cache)
+            by_folder[name] = [
+                work(withheld.collection_of(name, path.stem), key, _readable(path.stem), PROGRAMS.get(name, 0), path)
+                for key, path in by_key.items()
+                if key not in found.left_out.get(name, {})
+            ]
+        rights = RIGHTS | {name: stated_rights(folder) for name, folder in folders.items()}
+        rights |= {style: rights[name] for name in folders for style in withheld.taken_out_of(name)}
+        left_out = {name: dict(Counter(reasons.values())) for name, reasons in found.left_out.items()}
+        return cls({**own, **_in_pools(by_folder, own)}, cache, left_out, rights)
 
     @property
     def collections(self) -> tuple[str, ...]:
@@ -140,6 +175,10 @@ class Library:
             raise InputError(f"There is no collection {collection!r}; there are {', '.join(self._pools)}.")
         return self._pools[collection][pool]
 
+    def rights(self, collection: str) -> str:
+        """What is known of a collection's rights, in a line."""
+        return self._rights.get(collection, "not stated")
+
     def scores(self, works: Sequence[PublicWork], on_work: Callable[[str], None] = lambda _: None) -> list[ScoreTick]:
         """The works' scores, in the works' order; unreadable ones are passed over.
 
@@ -154,7 +193,7 @@ class Library:
     ) -> list[ScoreTick | None]:
         """The same, one entry a work, None where it cannot be read: parsed in parallel, and kept where that is slow."""
         found: list[ScoreTick | None] = []
-        for work, score in zip(works, over(works, self._parsed.score), strict=True):
+        for work, score in zip(works, over(works, self.parsed.score), strict=True):
             found.append(score)
             on_work(work.title)
         return found
@@ -173,7 +212,9 @@ def _folders(data: Sequence[Path]) -> dict[str, Path]:
             raise InputError(f"There is no folder {folder}; check its name.")
         inner = [child for child in sorted(folder.iterdir()) if child.is_dir() and not child.name.startswith(".")]
         own = any(path.suffix.lower() in _MIDI for path in folder.iterdir())
-        chosen = [folder] if own else [child for child in inner if _midi_files(child)]
+        by_hash = bool(inner) and all(re.fullmatch("[0-9A-Za-z]{1,2}", child.name) for child in inner)
+        inner = [child for child in ([folder] if by_hash else inner) if _midi_files(child)]
+        chosen = [folder] if own else inner
         if not chosen:
             raise InputError(f"{folder} has no MIDI files (.mid, .midi), nor have the folders in it; name another.")
         for each in chosen:
@@ -191,40 +232,43 @@ def _midi_files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.suffix.lower() in _MIDI and path.is_file())
 
 
-# ---------------------------------------------------------------------- dealing
+def _readable(name: str) -> str:
+    """A name without bytes that are no UTF-8, which files' names may have."""
+    return name.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def _dealt(
-    joined: Mapping[str, Sequence[PublicWork]], four: Mapping[str, Mapping[Pool, Sequence[PublicWork]]]
+def stated_rights(folder: Path) -> str:
+    """The first two lines of a folder's licence file; says so where there is none."""
+    for path in sorted(folder.iterdir()):
+        if re.match(r"(licen[cs]e|copying)(\.|$)", path.name, re.IGNORECASE) and path.is_file():
+            with path.open(encoding="utf-8", errors="replace") as file:
+                lines = [line.strip() for line in file.read(2000).splitlines()]
+            return "; ".join([line for line in lines if line][:2]) or f"{path.name} is empty"
+    return "not stated in the folder"
+
+
+def _in_pools(
+    by_folder: Mapping[str, Sequence[PublicWork]], four: Mapping[str, Mapping[Pool, tuple[PublicWork, ...]]]
 ) -> dict[str, dict[Pool, tuple[PublicWork, ...]]]:
-    """Pools of the joined collections, beside those of the four, which are dealt already."""
-    taken: dict[str, Pool] = {}
-    for pool in POOLS:  # from the least to the most reserved
-        taken.update({work.family: pool for pools in four.values() for work in pools[pool]})
-    held = {name: _heldout_families(own, taken) for name, own in joined.items()}
-    anywhere = {family for each in held.values() for family in each}
+    """Pools of all collections but the four, each style behind what it is taken out of.
+
+    Aird's airs and the songs and mélodies are dealt with the joined collections first, as they were when they were
+    among them, so that their being withheld moves no other work; then they are dealt anew among themselves.
+    """
+    before = dealt({name: own for name, own in by_folder.items() if name != TRECENTO}, four)
+    others = {
+        name: only(pools, lambda work, name=name: work.collection == name)  # type: ignore[misc]
+        for name, pools in before.items()
+        if name not in withheld.STYLES
+    }
+    styles: dict[str, list[PublicWork]] = {}
+    for style in withheld.STYLES:
+        if own := [work for works_there in by_folder.values() for work in works_there if work.collection == style]:
+            styles[style] = own
+    apart = withheld_pools(styles, {**four, **others})
     result: dict[str, dict[Pool, tuple[PublicWork, ...]]] = {}
-    for name, own in joined.items():
-        free = [work for work in own if taken.get(work.family, "base") == "base"]
-        result[name] = {
-            "heldout": tuple(work for work in free if work.family in held[name]),
-            "label": (),
-            "base": tuple(work for work in free if work.family not in anywhere),
-        }
+    result.update({name: apart[name] for name in (AIRS, TRECENTO) if name in apart})
+    for name in others:
+        result[name] = others[name]
+        result |= {style: apart[style] for style in withheld.taken_out_of(name) if style in apart}
     return result
-
-
-def _heldout_families(own: Sequence[PublicWork], taken: Mapping[str, Pool]) -> set[str]:
-    """The families of a joined collection that are held out, by their names' hashes."""
-    members: dict[str, int] = defaultdict(int)
-    for work in own:
-        if work.family not in taken:
-            members[work.family] += 1
-    wanted = min(max(round(HELDOUT_SHARE * len(own)), HELDOUT_LEAST), HELDOUT_MOST)
-    found: set[str] = set()
-    for family in sorted(members, key=lambda name: hashlib.sha256(f"{DEAL}/{name}".encode()).digest()):
-        if wanted <= 0:
-            break
-        found.add(family)
-        wanted -= members[family]
-    return found

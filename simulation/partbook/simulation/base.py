@@ -32,12 +32,11 @@ from partbook.music.recording import Recording
 from partbook.music.tokens import HIGHEST_PITCH, LOWEST_PITCH, Tokenizer, bar_seconds, in_seconds, notes_of
 from partbook.music.windows import Span, Windows, gather, spans
 from partbook.simulation.collections import COLLECTIONS, Work, split
-from partbook.simulation.performance import perform
+from partbook.simulation.performance import INSTRUMENTS, perform
 from partbook.training.pretraining import Schedule, pretrain
 
 KEYS: Final = range(-5, 7)  # semitones: every key once
 HEARD: Final = 0.2  # share of examples that follow on from sound
-INSTRUMENTS: Final = (0, 6, 11, 12, 24, 25, 46, 73, 74, 105)  # General MIDI; all with an attack
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,6 +37,7 @@ from partbook.music.tokens import TICKS_PER_QUARTER
 
 Pool = Literal["heldout", "label", "base"]
 SPLIT: Final = "partbook/v1/split"
+PLAIN_XML: Final = frozenset({"trecento"})  # folders whose MusicXML is not zipped
 METRES: Final = {(n, 2) for n in (2, 3, 4)} | {(n, 4) for n in (1, 2, 3, 4, 5, 6)} | {(n, 8) for n in (3, 6, 9, 12)}
 
 
@@ -173,7 +174,7 @@ def works(name: str) -> tuple[Work, ...]:
         for index, tune in enumerate(tunes_of(path)):
             title = re.search(r"^T:\s*(.+?)\s*$", tune, re.MULTILINE)
             found.append(Work(name, f"{key}#{index}", title[1] if title else f"{path.stem} {index}"))
-    for path in sorted(folder.glob("*.mxl")):
+    for path in sorted(folder.glob("*.xml" if name in PLAIN_XML else "*.mxl")):
         text = _musicxml_head(path)
         if "<rights" in text:
             continue
@@ -304,6 +305,9 @@ def own_temporary_folder() -> Iterator[None]:
 
 
 def _musicxml_head(path: Path) -> str:
+    if path.suffix != ".mxl":
+        with path.open("rb") as file:
+            return file.read(8000).decode("utf-8", errors="replace")
     with zipfile.ZipFile(path) as archive:
         names = [n for n in archive.namelist() if not n.startswith("META-INF") and n != "mimetype"]
         with archive.open(names[0]) as file:

@@ -112,13 +112,14 @@ def _play(take: Take) -> bool:
     return True
 
 
-def played(score: ScoreTick, key: str, seconds: float) -> Sound | None:
+def played(score: ScoreTick, key: str, seconds: float, *, soundfont: Path | None = None) -> Sound | None:
     """The beginning of a score as a person might play it, levelled; None where it is shorter than `SHORTEST`.
 
     Args:
         score: in ticks, on the instrument that it is played on.
         key: the work's identifier; the same work is always played alike.
         seconds: how much of it, from the beginning, cut at the end of a beat.
+        soundfont: what plays it; `partbook.music.rendering.default_soundfont` where None.
     """
     from partbook.music.mastering import Sound
     from partbook.music.rendering import SAMPLE_RATE, synthesise
@@ -127,9 +128,9 @@ def played(score: ScoreTick, key: str, seconds: float) -> Sound | None:
 
     seed = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "little")
     score = perform(excerpt(score, seconds), np.random.Generator(np.random.Philox(seed)))
-    if notes_of(score).onset.max() < SHORTEST:
+    if notes_of(score).onset.max(initial=0.0) < SHORTEST:
         return None
-    sound = synthesise(score)
+    sound = synthesise(score, soundfont=soundfont)
     peak = float(np.abs(sound).max(initial=0.0))
     return Sound((sound * (0.7 / max(peak, 1e-6))).astype(np.float32), SAMPLE_RATE)
 

@@ -10,6 +10,7 @@ from typing import Final
 import numpy as np
 from symusic.core import ScoreTick
 
+INSTRUMENTS: Final = (0, 6, 11, 12, 24, 25, 46, 73, 74, 105)  # General MIDI; all have an attack that ears can find
 MEAN_VELOCITY: Final = 72
 SWELL: Final = 12  # velocity units, peak of a phrase over its mean
 ACCENT: Final = 8  # on the beat
