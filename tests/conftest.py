@@ -115,10 +115,13 @@ def tunes(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 def tiny_base(tmp_path_factory: pytest.TempPathFactory, tunes: list[Path]) -> Path:
     """A base model small enough to train in a second, with its own tokeniser."""
     folder = tmp_path_factory.mktemp("base")
-    tokenizer = Tokenizer.train(tunes, 600)
+    plain = Tokenizer()
+    tokenizer = Tokenizer.train([plain.encode(tune(i)).tolist() for i in range(len(TUNES))], len(plain) + 60)
     torch.manual_seed(0)
     config = ModelConfig(len(tokenizer), width=32, layers=2, heads=2, hidden=64, context=64, adapter_rank=4)
-    save_base(folder, PartbookModel(config), tokenizer, {"sources": ["tunes written for the tests"]})
+    model = PartbookModel(config)
+    model.clock.set(tokenizer)
+    save_base(folder, model, tokenizer, {"sources": ["tunes written for the tests"]})
     return folder
 
 

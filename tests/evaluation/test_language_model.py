@@ -82,14 +82,14 @@ def test_a_piece_goes_on_from_its_prompt_and_holds_no_special_token(models, reco
 
 
 def test_a_piece_ends_at_the_first_bar_line_at_or_after_the_wanted_length(models, tiny_tokenizer) -> None:
-    lines, bars = BarLines(tiny_tokenizer), []
+    lines, bars, bar = BarLines(tiny_tokenizer), [], 4.0
     piece = models["kneser-ney"].sample(1, 21.0)
     for token in piece.tolist():
+        bar = lines.metre(token) or bar
         if lines.starts(token):
-            bars.append(4.0)
-        if (metre := lines.metre(token)) is not None:
-            bars[-1] = metre
+            bars.append(bar)
     assert sum(bars[:-1]) < 21.0 <= sum(bars)
+    assert not lines.starts(int(piece[-1]))
 
 
 def test_metres_are_counted_in_quarter_notes(recordings, tiny_tokenizer) -> None:

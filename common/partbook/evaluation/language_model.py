@@ -67,7 +67,7 @@ class Writing(ABC):
     constraint: Constraint | None = None
     """A grammar at the beginning of a piece, which all pieces keep to."""
     prefix: Prefix | None = None
-    """What stands in front of a window that slid; BOS where it is None. A model without windows has no use for it."""
+    """What stands in front of a window that slid; the header where it is None. A model without windows has none."""
 
     def __init__(self, name: str, tokenizer: Tokenizer, sampling: Sampling = AS_THE_PRODUCT) -> None:
         self.name, self.tokenizer, self.sampling = name, tokenizer, sampling

@@ -197,8 +197,8 @@ def write(
 class SlidingRows(ABC):
     """Rows of a model that sees so many positions at once: a full row goes on from its own last bars.
 
-    As `partbook.model.generation.Writer` slides: from BOS, or what `prefix` says, and the tokens since a bar about
-    halfway back.
+    As `partbook.model.generation.Writer` slides: from the header, or what `prefix` says, and the tokens since a bar
+    about halfway back.
     """
 
     def __init__(self, tokenizer: Tokenizer, context: int, rows: int, prefix: Prefix | None = None) -> None:

@@ -190,7 +190,7 @@ def compose(
             return
         tokens += 1
         # A bar is known to be finished only when the next begins.
-        if draft.unfinished and _starts_bar(generator.tokenizer, token):
+        if _starts_bar(generator.tokenizer, token) and draft.unfinished:
             yield draft.finish_bar()
             if draft.end >= prompt_end + request.seconds:
                 break
@@ -238,15 +238,15 @@ class _Draft:
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
         self._told: Counter[PlayedNote] = Counter()
-        self._bars = 0
-        self._finished = 0
+        self._bars = 0  # handed out
+        self._finished = 0  # written, a prompt's own counted each
         self.ids: list[int] = []
         self.end = 0.0  # seconds, of the last finished bar
         self.end_tick = 0
 
     @property
     def unfinished(self) -> bool:
-        return len(self.ids) > self._finished
+        return self._begun_bars() > self._finished  # a header alone is no bar
 
     def score(self) -> ScoreTick:
         score: ScoreTick = self._tokenizer.decode(self.ids)
@@ -259,11 +259,12 @@ class _Draft:
     def finish_bar(self, *, given: bool = False) -> Bar:
         # Decoding it all again costs milliseconds a bar and cannot drift from what the MIDI file will say.
         score = self.score()
-        self.end_tick = _bar_line(score, self._begun_bars())
+        begun = self._begun_bars()
+        self.end_tick = _bar_line(score, begun)
         played = played_notes(score)
         new = sorted((played - self._told).elements())
         start, self.end = self.end, float(seconds_at(score, np.array([float(self.end_tick)]))[0])
-        self._told, self._finished = played, len(self.ids)
+        self._told, self._finished = played, begun
         number, self._bars = self._bars, self._bars + 1
         return Bar(number, start, self.end, tuple(new), given)
 
