@@ -13,6 +13,7 @@ from typing import Final
 
 from symusic.core import ScoreTick, TempoTick, TimeSignatureTick, TrackTick
 
+from partbook.corpus.gridding import on_grid
 from partbook.errors import ScoreError
 from partbook.music.tokens import TICKS_PER_QUARTER
 from partbook.simulation.collections import METRES
@@ -25,7 +26,8 @@ def score_of_midi(path: Path, program: int | None) -> ScoreTick:
 
     A metre that the tokeniser lacks becomes one with bars as long, such as 2/4 for 4/8, or, where there is none, the
     one that was valid before it. Odd metres before the first usable one are a pick-up: they get rests in front, so
-    that the first full bar begins where a bar does. No note is dropped, and none is moved against another.
+    that the first full bar begins where a bar does. Performances that are off the file's beats, or say no bars, are put
+    on them (`partbook.corpus.gridding`). No note is dropped.
 
     Args:
         path: the file.
@@ -53,7 +55,7 @@ def read_midi(path: Path) -> ScoreTick:
         raise ScoreError(f"{path} cannot be read as a MIDI file ({error}).") from error
 
 
-def score_of_tracks(read: ScoreTick, program: int, called: str) -> ScoreTick:
+def score_of_tracks(read: ScoreTick, program: int | None, called: str) -> ScoreTick:
     """The same as `score_of_midi` of a score that has been read.
 
     Args:
@@ -83,7 +85,7 @@ def score_of_tracks(read: ScoreTick, program: int, called: str) -> ScoreTick:
         last = tempo.mspq
     for time, numerator, denominator in metres:
         kept.time_signatures.append(TimeSignatureTick(time, numerator, denominator))
-    return kept.sort()
+    return on_grid(kept.sort())
 
 
 def usable_metres(metres: list[tuple[int, int, int]]) -> tuple[list[tuple[int, int, int]], int]:
