@@ -78,10 +78,8 @@ def _barred(score: ScoreTick, offset: float, *, triple: bool | None) -> ScoreTic
     place = np.round((np.array([n.time for n in notes]) / TICKS_PER_QUARTER - offset) * 4).astype(np.int64)
     weight = np.array([min(n.duration / TICKS_PER_QUARTER, 2.0) * (3.0 if n.pitch < _BASS else 1.0) for n in notes])
     if triple is None:
-        bass = np.array([n.pitch < _BASS for n in notes]) & (place % 4 == 0)
-        triple = bool(bass.any()) and _fullest(place[bass] // 4, weight[bass], 3) > TRIPLE + _fullest(
-            place[bass] // 4, weight[bass], 4
-        )
+        bass = np.array([n.pitch < _BASS for n in notes])
+        triple = bool(bass.any()) and _is_triple(place[bass], weight[bass])
     accents = _TRIPLE_ACCENTS if triple else _DUPLE_ACCENTS
     fits = [float((weight * accents[(place - first) % len(accents)]).sum()) for first in range(len(accents))]
     first = int(np.argmax(fits))
@@ -101,6 +99,14 @@ def _barred(score: ScoreTick, offset: float, *, triple: bool | None) -> ScoreTic
         moved.tempos.append(TempoTick(max(tempo.time + shift, 0) if number else 0, mspq=tempo.mspq))
     moved.time_signatures.append(TimeSignatureTick(0, 3 if triple else 4, 4))
     return moved.sort()
+
+
+def _is_triple(place: NDArray[np.int64], weight: NDArray[np.float64]) -> bool:
+    """Whether more of the bass is on one beat in three than on one in four."""
+    beat = int(np.bincount(place % 4, weight, minlength=4).argmax())
+    on = place % 4 == beat
+    beats = (place[on] - beat) // 4
+    return _fullest(beats, weight[on], 3) > TRIPLE + _fullest(beats, weight[on], 4)
 
 
 def _fullest(beat: NDArray[np.int64], weight: NDArray[np.float64], period: int) -> float:
