@@ -68,7 +68,7 @@ def test_the_installed_collections_come_first_with_their_pools() -> None:
     for collection in COLLECTIONS:
         for pool in POOLS:
             assert [w.key for w in opened.pool(collection.name, pool)] == [w.key for w in split(collection.name)[pool]]
-    for style, label, heldout in ((AIRS, 800, 200), (TRECENTO, 55, 24)):
+    for style, label, heldout in ((AIRS, 800, 200), (TRECENTO, 50, 24)):
         assert len(opened.pool(style, "label")) >= label
         assert len(opened.pool(style, "heldout")) >= heldout
         assert not opened.pool(style, "base")
