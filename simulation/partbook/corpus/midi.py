@@ -1,8 +1,8 @@
 """A MIDI file as the tokeniser wants it: pitched tracks, one instrument, metres that it can say.
 
 symusic's reader writes past its buffers on some damaged files, and a whole process goes with it. So `fault` looks at a
-file's structure first (Standard MIDI Files 1.0: chunks, delta times, status bytes, lengths), at 5 ms a file: of 13,000
-altered files that it let through none did harm, and all 2,487 files of `../shared/data` pass.
+file's structure first (Standard MIDI Files 1.0: chunks, delta times, status bytes, lengths), at 5 ms a file: of 4,800
+altered files that it let through (of 18,800) none did harm, and all 2,487 files of `../shared/data` pass.
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ def fault(data: bytes) -> str | None:
             if wrong := _fault_in_track(data[at + 8 : end]):
                 return wrong
         at = end
-    return None if found else "it has no tracks"
+    return None if found or not tracks else "it has no tracks"
 
 
 def _fault_in_track(data: bytes) -> str | None:
