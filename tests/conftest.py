@@ -12,7 +12,7 @@ import pytest
 import torch
 from support.fork_server import Forked
 from trio import Trio
-from tunes import TUNES, recording_of, tune
+from tunes import TUNES, recording_of, tokenizer_of, tune
 from xdist.remote import Producer
 from xdist.scheduler import LoadFileScheduling
 
@@ -112,13 +112,15 @@ def tunes(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 @pytest.fixture(scope="session")
-def tiny_base(tmp_path_factory: pytest.TempPathFactory, tunes: list[Path]) -> Path:
+def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A base model small enough to train in a second, with its own tokeniser."""
     folder = tmp_path_factory.mktemp("base")
-    tokenizer = Tokenizer.train(tunes, 600)
+    tokenizer = tokenizer_of([tune(index) for index in range(len(TUNES))], 600)
     torch.manual_seed(0)
     config = ModelConfig(len(tokenizer), width=32, layers=2, heads=2, hidden=64, context=64, adapter_rank=4)
-    save_base(folder, PartbookModel(config), tokenizer, {"sources": ["tunes written for the tests"]})
+    model = PartbookModel(config)
+    model.clock.set(tokenizer)
+    save_base(folder, model, tokenizer, {"sources": ["tunes written for the tests"]})
     return folder
 
 

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from partbook.errors import GenerationError
+from partbook.model.clock import ClockState
 from partbook.model.generation import Prefix, hear, never_drawn, window
 from partbook.model.layers import Cache, LayerCache
 from partbook.model.sampling import Constraint, standing
@@ -282,7 +283,9 @@ def _rows_of(cache: Cache, rows: Sequence[int], held: int) -> Cache:
     """The cache, with these of its `held` rows in this order; what it held before may be written over."""
     if list(rows) == list(range(held)):
         return cache
-    holders: tuple[Cache | LayerCache, ...] = (cache, *cache.layers)
+    holders: list[Cache | LayerCache | ClockState] = [cache, *cache.layers]
+    if cache.clock is not None:
+        holders.append(cache.clock)
     for holder in holders:
         for field in dataclasses.fields(holder):
             value = getattr(holder, field.name)
