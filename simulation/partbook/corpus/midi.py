@@ -20,8 +20,8 @@ from partbook.simulation.collections import METRES
 _MIDI_TEMPO: Final = 120.0  # quarters a minute where a file gives none (Standard MIDI Files 1.0)
 
 
-def score_of_midi(path: Path, program: int) -> ScoreTick:
-    """A MIDI file's pitched tracks at 480 ticks a quarter, all on one instrument; drums are left out.
+def score_of_midi(path: Path, program: int | None) -> ScoreTick:
+    """A MIDI file's pitched tracks at 480 ticks a quarter, all on one instrument or each on its own; drums are left out.
 
     A metre that the tokeniser lacks becomes one with bars as long, such as 2/4 for 4/8, or, where there is none, the
     one that was valid before it. Odd metres before the first usable one are a pick-up: they get rests in front, so
@@ -29,7 +29,7 @@ def score_of_midi(path: Path, program: int) -> ScoreTick:
 
     Args:
         path: the file.
-        program: General MIDI program to write.
+        program: General MIDI program to write; None keeps each track's own.
 
     Raises:
         ScoreError: the file cannot be read, or has no pitched notes.
@@ -58,7 +58,7 @@ def score_of_tracks(read: ScoreTick, program: int, called: str) -> ScoreTick:
 
     Args:
         read: at 480 ticks a quarter.
-        program: General MIDI program to write.
+        program: General MIDI program to write; None keeps each track's own.
         called: what the file is called in errors.
 
     Raises:
@@ -67,7 +67,7 @@ def score_of_tracks(read: ScoreTick, program: int, called: str) -> ScoreTick:
     kept = ScoreTick(TICKS_PER_QUARTER)
     for track in read.tracks:
         if len(track.notes) and not track.is_drum:
-            line = TrackTick(track.name, program)
+            line = TrackTick(track.name, track.program if program is None else program)
             line.notes.extend(track.notes)
             kept.tracks.append(line)
     if not kept.tracks:

@@ -46,11 +46,13 @@ SOUNDING: Final = 0.5  # share of those that follow on from their sound
 GAPPED: Final = 0.06  # share of windows of scores with a gap
 WHOLE: Final = 0.5  # share of windows that begin with the piece
 OTHER_INSTRUMENT: Final = 0.3  # share of windows of scores on a random instrument
+IN_PARTS: Final = 0.3  # share of windows of music for several instruments that keep them apart
 INSTRUMENTS: Final = (0, 6, 11, 12, 24, 25, 40, 46, 73, 74, 105)  # General MIDI
 SAID: Final = {"genre": 0.5, "key": 0.25, "density": 0.15, "polyphony": 0.15, "bars": 0.6}  # how often a header says what
 HEARING: Final = 1.0  # weight of a window's hearing loss beside a token's nats
 SHORT: Final = 384  # positions of a window that follows on from sound: later ones know the music by its notes
-MICRO: Final = 8192  # positions of a micro-batch at most, padding included
+MICRO: Final = 2048  # positions of a micro-batch, padding included, if more than one window: what a core's cache holds
+HALF: Final = 0.7  # share of windows of at most half the context, which cost less a token
 _TOKENS_A_NOTE: Final = 1.0  # at least: how many notes are written down before a window is cut to its length
 
 
@@ -61,7 +63,8 @@ class Piece:
     Attributes:
         collection: what it is of; windows are drawn by the root of collections' sizes.
         genre: as in `vocabulary.GENRES`; None where it is not known.
-        music: notes and bars.
+        music: notes and bars, on one instrument.
+        parts: the same on its own instruments, if they are several.
         hand: how the notes came to be.
         bar_seconds: when each bar begins, (bars,); heard music only.
         mel: its sound, (frames, 128); heard music only.
@@ -73,6 +76,7 @@ class Piece:
     genre: str | None = None
     bar_seconds: NDArray[np.float32] | None = None
     mel: NDArray[np.float16] | None = None
+    parts: Quantised | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,10 +147,12 @@ class Mixture:
     def _row(self, random: np.random.Generator) -> Row:
         if random.random() >= self._share:
             piece = self._written.draw(random)
-            music = piece.music.transposed(int(random.choice(KEYS)))
-            if random.random() < OTHER_INSTRUMENT:
+            in_parts = piece.parts is not None and random.random() < IN_PARTS
+            music = (piece.parts if in_parts and piece.parts else piece.music).transposed(int(random.choice(KEYS)))
+            if not in_parts and random.random() < OTHER_INSTRUMENT:
                 music = music.on(int(random.choice(INSTRUMENTS)))
-            return Row(self._window(piece, music, random, self._context, gap=random.random() < GAPPED))
+            length = self._length(random)
+            return Row(self._window(piece, music, random, length, gap=random.random() < GAPPED))
         piece = self._heard.draw(random)
         if random.random() < SOUNDING:
             assert piece.bar_seconds is not None
@@ -158,7 +164,10 @@ class Mixture:
                 ids = self._window(piece, piece.music, random, SHORT, first=bar)
                 return Row(ids, memory_before(piece.mel, second), sounding(piece.music, piece.bar_seconds, second))
         music = piece.music.transposed(int(random.choice(KEYS)))
-        return Row(self._window(piece, music, random, self._context))
+        return Row(self._window(piece, music, random, self._length(random)))
+
+    def _length(self, random: np.random.Generator) -> int:
+        return self._context // 2 if random.random() < HALF else self._context
 
     def _window(
         self,
