@@ -32,25 +32,21 @@ MASKING: Final = ("query.advertise", "query.share", "query.contribute", "query.c
 def tiny_base(folder: Path) -> Path:
     """A base model of a few thousand parameters, with its own tokeniser; made once."""
     import torch
-    from tunes import TUNES, tune
+    from tunes import TUNES, tokenizer_of, tune
 
     from partbook.model.checkpoint import save_base
     from partbook.model.config import ModelConfig
     from partbook.model.transformer import PartbookModel
-    from partbook.music.tokens import Tokenizer
 
-    base, scores = folder / "base", folder / "tunes"
+    base = folder / "base"
     if (base / "manifest.json").exists():
         return base
-    scores.mkdir(parents=True)
-    paths = [scores / f"{index}.mid" for index in range(len(TUNES))]
-    for index, path in enumerate(paths):
-        tune(index).dump_midi(path)
-    tokenizer = Tokenizer.train(paths, 600)
+    tokenizer = tokenizer_of([tune(index) for index in range(len(TUNES))], 600)
     torch.manual_seed(0)
     config = ModelConfig(len(tokenizer), width=32, layers=2, heads=2, hidden=64, context=64, adapter_rank=4)
-    base.mkdir()
-    save_base(base, PartbookModel(config), tokenizer, {"sources": ["tunes written for the tests"]})
+    model = PartbookModel(config)
+    model.clock.set(tokenizer)
+    save_base(base, model, tokenizer, {"sources": ["tunes written for the tests"]})
     return base
 
 
@@ -86,8 +82,7 @@ class Ensemble:
         """Keys, vaults and files; no process yet."""
         from tunes import recording_of, tune
 
-        from partbook.music.tokens import Tokenizer
-        from partbook.vault.store import Vault
+            from partbook.vault.store import Vault
 
         base = tiny_base(folder)
         tokenizer = Tokenizer.load(base / "tokenizer.json")

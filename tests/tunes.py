@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from symusic.core import ScoreTick
 
 from partbook.music.mel import FRAMES_PER_SECOND
+from partbook.music.quantised import quantised
 from partbook.music.recording import Recording
-from partbook.music.tokens import Tokenizer, bar_seconds, notes_of
+from partbook.music.tokens import Header, Tokenizer, bar_seconds, notes_of, symbols_of
+from partbook.music.vocabulary import Hand
 from partbook.simulation.collections import own_temporary_folder
 
 TUNES = [
@@ -23,9 +27,15 @@ def tune(index: int) -> ScoreTick:
         return ScoreTick.from_abc(TUNES[index % len(TUNES)]).resample(480, min_dur=1)
 
 
-def recording_of(score: ScoreTick, tokenizer: Tokenizer, seed: int = 0) -> Recording:
+def tokenizer_of(scores: Sequence[ScoreTick], size: int) -> Tokenizer:
+    """A tokeniser whose merges are learnt from scores, in three keys each."""
+    music = [quantised(score).transposed(semitones) for score in scores for semitones in (-2, 0, 3)]
+    return Tokenizer.train([symbols_of(piece, Header()) for piece in music], size)
+
+
+def recording_of(score: ScoreTick, tokenizer: Tokenizer, seed: int = 0, hand: Hand = "score") -> Recording:
     """A score as a recording; its mel is seeded noise, since nobody listens."""
-    ids = tokenizer.encode(score)
+    ids = tokenizer.encode(score, hand=hand)
     starts = tokenizer.bar_starts(ids)
     notes = notes_of(score)
     seconds = float((notes.onset + notes.duration).max())

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tunes import tokenizer_of
 from walks import serving, tune
 
 from partbook.generator.composing import Generator
@@ -16,7 +17,6 @@ from partbook.model.adapter import adapter_state, attach, save_adapter
 from partbook.model.checkpoint import model_from_bytes, save_base
 from partbook.model.config import ModelConfig
 from partbook.model.transformer import PartbookModel
-from partbook.music.tokens import Tokenizer
 
 
 @pytest.fixture(scope="session")
@@ -27,8 +27,7 @@ def key() -> IdentityKey:
 @pytest.fixture(scope="session")
 def base_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("base")
-    plain = Tokenizer()
-    tokenizer = Tokenizer.train([plain.encode(tune(seed)).tolist() for seed in range(6)], len(plain) + 40)
+    tokenizer = tokenizer_of([tune(seed) for seed in range(6)], 620)
     torch.manual_seed(0)
     model = PartbookModel(ModelConfig(len(tokenizer), width=32, layers=2, heads=2, hidden=64, context=128))
     model.clock.set(tokenizer)

@@ -179,11 +179,11 @@ def test_a_vault_with_nothing_or_too_little_in_it_says_so(tmp_path: Path, source
 
 
 def test_a_base_model_or_an_adapter_that_does_not_fit_is_named(
-    source: Source, tmp_path: Path, tunes: list[Path], trained: Path
+    source: Source, tmp_path: Path, trained: Path
 ) -> None:
     other = tmp_path / "other base"
     small = load_model(source.base)
-    save_base(other, small, Tokenizer.train(tunes, 590), {})
+    save_base(other, small, tokenizer_of([tune(0)], 590), {})
     with pytest.raises(ConfigError, match=r"has 590 tokens|was written with tokeniser"):
         adapt(replace(source, base=other), FITTING)
     with pytest.raises(AlteredFile, match="manifest"):
