@@ -134,7 +134,7 @@ def compose(
             return
         tokens += 1
         # A bar is known to be finished only when the next begins.
-        if _starts_bar(generator.tokenizer, token) and draft.unfinished:
+        if draft.unfinished and _starts_bar(generator.tokenizer, token):
             yield draft.finish_bar()
             if draft.end >= prompt_end + request.seconds:
                 break
@@ -187,24 +187,14 @@ class _Draft:
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
         self._told: Counter[PlayedNote] = Counter()
-<<<<<<< HEAD
-        self._bars = 0  # handed out
-        self._finished = 0  # written, a prompt's own counted each
-=======
         self._bars = 0
         self._exact: dict[int, float] = {}  # by the symbol that stands for it
         self._of_bars: list[float] = []
         self.unfinished = False
->>>>>>> 37f6e4204779e91d5ee8062a4b3a1acd043dc09a
         self.ids: list[int] = []
         self.end = 0.0  # seconds, of the last finished bar
         self.end_tick = 0
 
-<<<<<<< HEAD
-    @property
-    def unfinished(self) -> bool:
-        return self._begun_bars() > self._finished  # a header alone is no bar
-=======
     def keep_tempi(self, tempi: Sequence[float], *, of_bars: bool = False) -> None:
         """Tempi that are meant exactly where their symbols are said; those of the first bars in any case."""
         self._exact.update({tempo_number(tempo): tempo for tempo in tempi})
@@ -215,7 +205,6 @@ class _Draft:
             self.ids.append(token)
             # A header is no bar, and a change of metre or tempo belongs to the bar that begins behind it.
             self.unfinished |= any(KINDS[symbol] in ("Bar", "Length") for symbol in self._tokenizer.expand([token]))
->>>>>>> 37f6e4204779e91d5ee8062a4b3a1acd043dc09a
 
     def score(self) -> ScoreTick:
         score: ScoreTick = self._tokenizer.decode(self.ids, tempi=self._tempi())
@@ -234,16 +223,11 @@ class _Draft:
     def finish_bar(self, *, given: bool = False) -> Bar:
         # Decoding it all again costs milliseconds a bar and cannot drift from what the MIDI file will say.
         score = self.score()
-        begun = self._begun_bars()
-        self.end_tick = _bar_line(score, begun)
+        self.end_tick = _bar_line(score, self._begun_bars())
         played = played_notes(score)
         new = sorted((played - self._told).elements())
         start, self.end = self.end, float(seconds_at(score, np.array([float(self.end_tick)]))[0])
-<<<<<<< HEAD
-        self._told, self._finished = played, begun
-=======
         self._told, self.unfinished = played, False
->>>>>>> 37f6e4204779e91d5ee8062a4b3a1acd043dc09a
         number, self._bars = self._bars, self._bars + 1
         return Bar(number, start, self.end, tuple(new), given)
 
