@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 
 from partbook.corpus import joining
 from partbook.corpus.cli import app
+from partbook.corpus.heard import heard_in
 from partbook.errors import InputError
 
 
@@ -27,6 +28,8 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         score.tempos.append(TempoTick(0, 60.0))
         score.time_signatures.append(TimeSignatureTick(0, 3, 4))
         score.dump_midi(folder / f"{seed:02d} étude.mid")
+    (folder / "half.mid").write_bytes((folder / "00 étude.mid").read_bytes()[:100])
+    (folder / "LICENSE").write_text("MIT License\n\nCopyright (c) 2020 the tests\n")
     return folder
 
 
@@ -40,11 +43,18 @@ def test_show_says_what_is_in_each_pool_and_fits_a_terminal(data: Path, tmp_path
         ["collection", "pool", "works", "families", "notes", "hours"],
         ["walks", "base", "6", "6", "360", "0.1"],
         ["walks", "heldout", "24", "24", "1,440", "0.4"],
+        [],
+        ["collection", "rights"],
+        ["walks", "MIT", "License;", "Copyright", "(c)", "2020", "the", "tests"],
+        [],
+        ["walks:", "1", "files", "left", "out", "(1", "damaged)."],
         ["No", "tune", "is", "in", "two", "pools."],
     ]
     told = CliRunner().invoke(app, [*call, "--json"], catch_exceptions=False)
     found = json.loads(told.stdout)
     assert found["shared_families"] == []
+    assert found["rights"] == {"walks": "MIT License; Copyright (c) 2020 the tests"}
+    assert found["left_out"] == {"walks": {"damaged": 1}}
     assert found["pools"][2] == {
         "collection": "walks", "pool": "heldout", "works": 24, "families": 24, "notes": 1440, "hours": 0.4,
         "unreadable": 0,
@@ -73,3 +83,25 @@ def test_an_unknown_collection_is_named(data: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no collection 'ravel'"):
         CliRunner().invoke(app, ["show", *call[1:3], *call[5:]], catch_exceptions=False)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)  # a worker imports everything, where others want the cores
+def test_hear_makes_takes_and_goes_on_where_it_was(data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "heard"
+    call = ["hear", "--data", str(data), "--collection", "walks", "--pool", "heldout", "--works", "2", "--takes", "2"]
+    call += ["--seconds", "15", "--workers", "1", "--cache", str(tmp_path / "cache"), "--out", str(out)]
+    done = CliRunner().invoke(app, [*call, "--json"], catch_exceptions=False)
+    (row,) = json.loads(done.stdout)["collections"]
+    assert row["collection"] == "walks"
+    assert row["takes"] + row["refused"] == 4
+    assert row["works"] == 2
+    assert row["notes"] > 40
+    found = list(heard_in(out))
+    assert len(found) == row["takes"]
+    assert {each.collection for each in found} == {"walks"}
+    assert len({json.dumps(each.rendition) for each in found}) == len(found)
+    before = {path: path.stat().st_mtime_ns for path in out.iterdir()}
+    shown = CliRunner().invoke(app, call, env={"COLUMNS": "80"}, catch_exceptions=False)
+    assert shown.stdout.splitlines()[0].split() == ["collection", "works", "takes", "refused", "notes", "hours"]
+    assert {path: path.stat().st_mtime_ns for path in out.iterdir()} == before

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from partbook.corpus.families import Link, Tune, families, installed_keys, links, tune
+from partbook.corpus.families import LATER, Link, Tune, families, installed_keys, installed_links, is_later, links, tune
 from partbook.corpus.melody import Melody, melodies_of_musicxml
 from partbook.corpus.table import TABLE, leaks, shipped, table_of
 from partbook.simulation.collections import COLLECTIONS, Pool, corpus, split, works
@@ -30,7 +30,7 @@ def test_the_shipped_table_is_what_works_sound_like() -> None:
     keys = installed_keys()
     read = [tune(key) for key in keys]
     assert not [key for key, melodies in zip(keys, read, strict=True) if not melodies]
-    assert table_of(families(keys, links(read))) == TABLE.read_text(encoding="utf-8"), (
+    assert table_of(families(keys, installed_links(keys, read))) == TABLE.read_text(encoding="utf-8"), (
         "works are grouped otherwise now: run python -m partbook.corpus.families"
     )
 
@@ -107,6 +107,24 @@ def test_settings_of_one_dance_tune_are_one_family_whatever_their_titles(first: 
     mine = {shipped().get(w.key) for w in works("oneills1850") if w.title == first}
     theirs = {shipped().get(w.key) for w in works("ryansMammoth") if w.title == second}
     assert (mine & theirs) - {None}
+
+
+def test_collections_that_came_later_join_families_and_change_none() -> None:
+    """What they add would move the frequencies by which the others are compared, and works with them."""
+    assert LATER == ("trecento",)
+    keys = installed_keys()
+    assert [is_later(key) for key in keys] == sorted(is_later(key) for key in keys)
+    first, other = line(1), line(2)
+    read = [(first,), (other,), (Melody(first.onset, first.pitch + 2),)]
+    found = installed_links(["bach/a", "bach/b", "trecento/c"], read)
+    assert [(link.first, link.second) for link in found] == [(0, 2)]
+
+
+def test_links_since_a_work_are_those_that_it_or_a_later_one_has() -> None:
+    read = [(line(k % 5),) for k in range(20)]
+    every = links(read)
+    assert len(every) == 5 * 6
+    assert links(read, 12) == [link for link in every if link.second >= 12]
 
 
 def test_two_chorales_under_one_title_are_two_families() -> None:

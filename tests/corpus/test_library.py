@@ -9,8 +9,9 @@ from symusic.core import NoteTick, ScoreTick, TempoTick, TrackTick
 from partbook.corpus import joining, library
 from partbook.corpus.library import AIRS, Library
 from partbook.corpus.table import leaks
+from partbook.corpus.withheld import MELODIES, SONGS, TRECENTO
 from partbook.errors import InputError
-from partbook.simulation.collections import COLLECTIONS, Pool, Work, split
+from partbook.simulation.collections import COLLECTIONS, Pool, Work, corpus, split
 
 POOLS: tuple[Pool, ...] = ("base", "label", "heldout")
 
@@ -63,12 +64,15 @@ def titles(opened: Library, collection: str, pool: Pool) -> set[str]:
 
 def test_the_installed_collections_come_first_with_their_pools() -> None:
     opened = Library.open()
-    assert opened.collections == (*(c.name for c in COLLECTIONS), AIRS)
+    assert opened.collections == (*(c.name for c in COLLECTIONS), AIRS, TRECENTO)
     for collection in COLLECTIONS:
         for pool in POOLS:
             assert [w.key for w in opened.pool(collection.name, pool)] == [w.key for w in split(collection.name)[pool]]
-    assert len(opened.pool(AIRS, "heldout")) >= 100
-    assert not opened.pool(AIRS, "label")
+    for style, label, heldout in ((AIRS, 800, 200), (TRECENTO, 55, 24)):
+        assert len(opened.pool(style, "label")) >= label
+        assert len(opened.pool(style, "heldout")) >= heldout
+        assert not opened.pool(style, "base")
+    assert {opened.rights(name) for name in opened.collections}.isdisjoint({"not stated"})
     everywhere = {p: [w.family for name in opened.collections for w in opened.pool(name, p)] for p in POOLS}
     assert not leaks(everywhere)
 
@@ -100,6 +104,38 @@ def test_joined_collections_share_no_tune_with_what_others_play_or_measure_by(da
     assert "of a walk" not in titles(opened, "copies", "base" if in_walks == "heldout" else "heldout")
     (copy,) = (work for work in opened.pool("copies", "base") if work.title == "of base")
     assert copy.family == opened.pool("oneills1850", "base")[1].family
+
+
+def test_encodings_with_a_rights_statement_are_left_out() -> None:
+    opened = Library.open()
+    used = [work for pool in POOLS for work in opened.pool(TRECENTO, pool)]
+    assert len(used) > 80
+    assert not [work.key for work in used if "<rights" in (corpus() / work.key).read_text(encoding="utf-8")]
+
+
+@pytest.mark.usefixtures("few_installed")
+def test_melodies_and_songs_of_openscore_are_collections_that_no_base_has(tmp_path: Path) -> None:
+    folder = tmp_path / "data" / "openscore-lieder"
+    folder.mkdir(parents=True)
+    numbers = {MELODIES: [6994174, 5060910, 5079487], SONGS: [6478624, 6620454, 6484163], folder.name: range(40)}
+    seed = 0
+    for style, of_style in numbers.items():
+        for number in of_style:
+            walk(seed := seed + 1).dump_midi(folder / f"{style}__lc{number}.mid")
+    walk(1).dump_midi(folder / "of a mélodie, twice__lc50.mid")
+    (folder / "LICENSE.txt").write_text("Creative Commons Legal Code\n\nCC0 1.0 Universal\n")
+    opened = Library.open([tmp_path / "data"], tmp_path / "cache")
+    assert opened.collections[-3:] == (folder.name, MELODIES, SONGS)
+    for style in (MELODIES, SONGS):
+        assert not opened.pool(style, "base")
+        used = titles(opened, style, "label") | titles(opened, style, "heldout")
+        assert {title.split("__")[0] for title in used} == {style}
+        assert opened.rights(style) == "Creative Commons Legal Code; CC0 1.0 Universal"
+    lieder = titles(opened, folder.name, "base") | titles(opened, folder.name, "heldout")
+    assert {title.split("__")[0] for title in lieder} <= {folder.name, "of a mélodie, twice"}
+    everywhere = {p: [w.family for name in opened.collections for w in opened.pool(name, p)] for p in POOLS}
+    assert not leaks(everywhere)
+    assert sum(len(opened.pool(MELODIES, p)) for p in POOLS) == 3 - ("of a mélodie, twice__lc50" in lieder)
 
 
 @pytest.mark.usefixtures("few_installed")

@@ -1,11 +1,20 @@
+import contextlib
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from symusic.core import NoteTick, ScoreTick, TempoTick, TimeSignatureTick, TrackTick
 
-from partbook.corpus.midi import score_of_midi, usable_metres
+from partbook.corpus.midi import fault, score_of_midi, usable_metres
 from partbook.errors import ScoreError
 from partbook.music.tokens import Tokenizer
+
+walked = ScoreTick(480)
+walked.tracks.append(TrackTick("walk", 0))
+walked.tracks[0].notes.extend([NoteTick(240 * k, 240, 60 + k % 7, 80) for k in range(20)])
+walked.time_signatures.append(TimeSignatureTick(0, 3, 4))
+walked.tempos.append(TempoTick(0, 90.0))
 
 
 @pytest.mark.parametrize(
@@ -70,3 +79,48 @@ def test_what_is_no_music_is_named(tmp_path: Path) -> None:
     ScoreTick(480).dump_midi(path)
     with pytest.raises(ScoreError, match="no pitched notes"):
         score_of_midi(path, 0)
+
+
+def test_a_whole_file_has_no_fault(tunes: list[Path]) -> None:
+    for path in tunes:
+        assert fault(path.read_bytes()) is None
+
+
+@pytest.mark.parametrize(
+    ("altered", "wrong"),
+    [
+        (b"", "no MIDI header"),
+        (b"MThd\0\0\0\6\0\1\0\1\0\0", "header is not one"),
+        (b"MThd\0\0\0\6\0\1\0\1\xe7\x28", "header is not one"),
+        (b"MThd\0\0\0\6\0\1\0\1\1\xe0", "no tracks"),
+        (b"MThd\0\0\0\6\0\1\0\1\1\xe0MTrk\0\0\0\x40\0\x90\x40\x40", "cut off"),
+        (b"MThd\0\0\0\6\0\1\0\1\1\xe0MTrk\0\0\0\3\0\x90\x40", "cut off"),
+        (b"MThd\0\0\0\6\0\1\0\1\1\xe0MTrk\0\0\0\4\0\x90\x40\xc0", "out of range"),
+        (b"MThd\0\0\0\6\0\1\0\1\1\xe0MTrk\0\0\0\3\0\x40\x40", "inside an event"),
+        (b"MThd\0\0\0\6\0\1\0\1\1\xe0MTrk\0\0\0\2\0\xf8", "of no kind"),
+        (b"MThd\0\0\0\6\0\1\0\1\1\xe0MTrk\0\0\0\5\0\xff\x51\1\0", "wrong length"),
+        (b"MThd\0\0\0\6\0\1\0\1\1\xe0MTrk\0\0\0\4\0\xff\1\x7f", "cut off"),
+        (b"MThd\0\0\0\6\0\1\0\1\1\xe0MTrk\0\0\0\6\xff\xff\xff\xff\xff\0", "cut off"),
+    ],
+)
+def test_what_is_wrong_with_a_file_is_said_before_anybody_reads_it(altered: bytes, wrong: str, tmp_path: Path) -> None:
+    assert wrong in (fault(altered) or "")
+    (tmp_path / "altered.mid").write_bytes(altered)
+    with pytest.raises(ScoreError, match=r"altered\.mid cannot be read"):
+        score_of_midi(tmp_path / "altered.mid", 0)
+
+
+@settings(max_examples=200)
+@given(st.data())
+def test_altered_files_are_refused_or_read_and_nothing_worse(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    whole = walked.dumps_midi()
+    place = data.draw(st.lists(st.tuples(st.integers(0, len(whole) - 1), st.integers(0, 255)), max_size=8))
+    altered = bytearray(whole)
+    for at, value in place:
+        altered[at] = value
+    path = tmp_path_factory.getbasetemp() / "altered.mid"
+    path.write_bytes(bytes(altered[: data.draw(st.integers(1, len(whole)))]))
+    with contextlib.suppress(ScoreError):
+        assert score_of_midi(path, 0).note_num()

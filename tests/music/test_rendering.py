@@ -11,7 +11,7 @@ from symusic import Note, Score, Tempo, Track
 
 from partbook.errors import ConfigError, ScoreError
 from partbook.music.mastering import Sound
-from partbook.music.rendering import default_soundfont, render, synthesise, to_pcm16, write_flac, write_wav
+from partbook.music.rendering import default_soundfont, render, soundfonts, synthesise, to_pcm16, write_flac, write_wav
 
 PIANO, HARPSICHORD, HARP, FLUTE = 0, 6, 46, 73
 
@@ -114,6 +114,20 @@ def test_the_environment_may_name_another_soundfont(tmp_path, monkeypatch):
     monkeypatch.setenv("PARTBOOK_SOUNDFONT", str(other))
     assert default_soundfont() == other
     assert synthesise(score_of(SCALE[:1])).any()
+
+
+def test_the_environment_may_name_several_soundfonts(tmp_path, monkeypatch):
+    assert soundfonts() == (default_soundfont(),)
+    paths = [tmp_path / name for name in ("one.sf2", "two.sf2", "with:colon.sf2")]
+    for path in paths:
+        path.symlink_to(default_soundfont())
+    monkeypatch.setenv("PARTBOOK_SOUNDFONT", f"{paths[0]}:{paths[1]}")
+    assert soundfonts() == tuple(paths[:2])
+    monkeypatch.setenv("PARTBOOK_SOUNDFONT", str(paths[2]))
+    assert soundfonts() == (paths[2],)
+    monkeypatch.setenv("PARTBOOK_SOUNDFONT", f"{paths[0]}:{tmp_path}/absent.sf2")
+    with pytest.raises(ConfigError, match=r"of which '.*absent\.sf2' is no file"):
+        soundfonts()
 
 
 @pytest.mark.parametrize(("write", "suffix"), [(write_wav, "wav"), (write_flac, "flac")])

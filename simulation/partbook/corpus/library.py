@@ -51,7 +51,7 @@ PROGRAMS: Final = {AIRS: 73, TRECENTO: 46, "openscore-quartets": 40}
 RIGHTS: Final = {
     **dict.fromkeys((c.name for c in COLLECTIONS), "public domain, as encoded in music21's corpus"),
     AIRS: "public domain (Glasgow, 1778–1801), as encoded in music21's corpus",
-    TRECENTO: "public domain (14th century), as encoded in music21's corpus",
+    TRECENTO: "public domain (14th century, mostly after PMFC's edition), as encoded in music21's corpus",
 }
 _TEMPO: Final = 120.0
 

@@ -144,7 +144,7 @@ def fault(data: bytes) -> str | None:
             if wrong := _fault_in_track(data[at + 8 : end]):
                 return wrong
         at = end
-    return None if found else "it has no tracks"
+    return None if found or not tracks else "it has no tracks"
 
 
 def _fault_in_track(data: bytes) -> str | None:

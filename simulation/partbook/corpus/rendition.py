@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from symusic.core import ScoreTick, TempoTick
 
+from partbook.errors import ScoreError
 from partbook.music.tokens import seconds_at
 from partbook.simulation import labels
 from partbook.simulation.performance import INSTRUMENTS
@@ -108,6 +109,8 @@ def played(score: ScoreTick, key: str, rendition: Rendition, seconds: float) -> 
         score.tempos = type(score.tempos)(tempos or [TempoTick(0, _TEMPO * rendition.pace)])
     if start := rendition.start * score.ticks_per_quarter:
         score = score.clip(start, score.end(), clip_end=False).shift_time(-start)
+        if not score.note_num():
+            raise ScoreError(f"{key} has no notes from quarter {rendition.start} on.")
     called = key if rendition.take is None else f"{key}/{rendition.take}"
     sound = labels.played(score, called, seconds, soundfont=rendition.soundfont)
     return polish(sound) if sound is not None and rendition.room else sound
