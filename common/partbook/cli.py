@@ -86,7 +86,7 @@ COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
         "simulation",
         "Public works and their pools: show them, or write a pool as MIDI files.",
     ),
-    "base": ("partbook.simulation.cli:base", "simulation", "Reproduce the public base model and tokeniser."),
+    "base": ("partbook.pretraining.cli:base", "simulation", "Make the public base model and tokeniser."),
 }
 
 

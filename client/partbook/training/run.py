@@ -33,6 +33,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from partbook.errors import ConfigError, TrainingDiverged
+from partbook.model.config import ModelConfig
 from partbook.model.transformer import PartbookModel
 from partbook.music.windows import Windows
 from partbook.node.holding import only_one
@@ -311,6 +312,39 @@ class Run:
         for name, average in zip(self._names, self._average, strict=True):
             average.copy_(state["average"][name])
         self._optimiser.restore(state["optimisers"])
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What a run's folder holds, for those who do not train.
+
+    Attributes:
+        model: with the averaged weights, in evaluation mode, on the CPU.
+        recipe: as `Recipe.as_state` gives it.
+        step, tokens: how far it is.
+    """
+
+    model: PartbookModel
+    recipe: dict[str, Any]
+    step: int
+    tokens: int
+
+
+def kept(folder: Path) -> Kept | None:
+    """The last save of a run that may go on meanwhile; None where there is none.
+
+    Raises:
+        AlteredFile: it is torn or was altered.
+        ConfigError: it cannot be read, or is of another format.
+    """
+    state = saved_state.load(folder)
+    if state is None:
+        return None
+    if state.get("format") != _FORMAT:
+        raise ConfigError(f"{folder} holds a training of format {state.get('format')!r}; choose another folder.")
+    model = PartbookModel(ModelConfig(**state["model"]["config"]))
+    model.load_state_dict(state["weights"] | state["average"])
+    return Kept(model.eval(), state["recipe"], state["step"], state["tokens"])
 
 
 def _shape(model: PartbookModel) -> dict[str, Any]:

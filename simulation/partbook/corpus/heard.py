@@ -191,6 +191,26 @@ def kept(path: Path) -> Heard | str:
     return Heard.from_bytes(data)
 
 
+def mapped_mel(path: Path) -> NDArray[np.float16]:
+    """The sound of a hearing that `hear` kept, (frames, 128), mapped from its file: it takes memory where it is read.
+
+    Raises:
+        OSError: it cannot be read.
+        CorruptMessage: it is none, or is damaged.
+    """
+    with path.open("rb") as file:
+        head = file.read(8)
+        size = int.from_bytes(head, "little")
+        if head.startswith(_REFUSED[:8]) or size > path.stat().st_size:
+            raise CorruptMessage(f"{path} is no hearing of a work; have it heard again.")
+        try:
+            about = json.loads(file.read(size))["mel"]
+            begin, shape = int(about["data_offsets"][0]), tuple(map(int, about["shape"]))
+            return np.memmap(path, np.float16, "r", 8 + size + begin, shape)
+        except (KeyError, ValueError, TypeError) as error:
+            raise CorruptMessage(f"{path} is no hearing of a work ({error}); have it heard again.") from error
+
+
 def heard_in(folder: Path) -> Iterator[Heard]:
     """All hearings in a folder that `hear` filled, in the order of their files' names; one is in memory at a time.
 

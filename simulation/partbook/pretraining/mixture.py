@@ -48,7 +48,13 @@ WHOLE: Final = 0.5  # share of windows that begin with the piece
 OTHER_INSTRUMENT: Final = 0.3  # share of windows of scores on a random instrument
 IN_PARTS: Final = 0.3  # share of windows of music for several instruments that keep them apart
 INSTRUMENTS: Final = (0, 6, 11, 12, 24, 25, 40, 46, 73, 74, 105)  # General MIDI
-SAID: Final = {"genre": 0.5, "key": 0.25, "density": 0.15, "polyphony": 0.15, "bars": 0.6}  # how often a header says what
+SAID: Final = {
+    "genre": 0.5,
+    "key": 0.25,
+    "density": 0.15,
+    "polyphony": 0.15,
+    "bars": 0.6,
+}  # how often a header says what
 HEARING: Final = 1.0  # weight of a window's hearing loss beside a token's nats
 SHORT: Final = 384  # positions of a window that follows on from sound: later ones know the music by its notes
 MICRO: Final = 2048  # positions of a micro-batch, padding included, if more than one window: what a core's cache holds
@@ -109,7 +115,14 @@ class Mixture:
     """Windows of pieces, by the number of their batch."""
 
     def __init__(
-        self, pieces: Sequence[Piece], tokenizer: Tokenizer, *, context: int, tokens: int, seed: int, heard: float = HEARD
+        self,
+        pieces: Sequence[Piece],
+        tokenizer: Tokenizer,
+        *,
+        context: int,
+        tokens: int,
+        seed: int,
+        heard: float = HEARD,
     ) -> None:
         """Of pieces of both hands.
 
@@ -122,8 +135,8 @@ class Mixture:
             heard: share of windows that are heard music.
         """
         self._tokenizer, self._context, self._tokens, self._seed = tokenizer, context, tokens, seed
-        self._written = _Drawer([p for p in pieces if p.hand == "score"])
-        self._heard = _Drawer([p for p in pieces if p.hand == "heard"])
+        self._written = Drawer([p for p in pieces if p.hand == "score"])
+        self._heard = Drawer([p for p in pieces if p.hand == "heard"])
         self._share = heard if len(self._heard) else 0.0
 
     def batch(self, number: int) -> list[Windows]:
@@ -202,10 +215,11 @@ class Mixture:
         return ids[: min(whole, length + 1)].astype(np.int16)
 
 
-class _Drawer:
+class Drawer:
     """Pieces by the root of their collection's size, so that few but long works do not drown."""
 
     def __init__(self, pieces: Sequence[Piece]) -> None:
+        """Of any pieces; of none, nothing may be drawn."""
         self._pieces = pieces
         notes: dict[str, int] = {}
         for piece in pieces:
@@ -220,13 +234,12 @@ class _Drawer:
         return len(self._pieces)
 
     def draw(self, random: np.random.Generator) -> Piece:
+        """One of them."""
         at = int(np.searchsorted(self._cumulative, random.random()))
         return self._pieces[min(at, len(self._pieces) - 1)]
 
 
-def header_of(
-    music: Quantised, hand: Hand, genre: str | None, bars_left: int, random: np.random.Generator
-) -> Header:
+def header_of(music: Quantised, hand: Hand, genre: str | None, bars_left: int, random: np.random.Generator) -> Header:
     """What a window's header says, each thing as often as `SAID` has it."""
     says = {what: random.random() < share for what, share in SAID.items()}
     return Header(
@@ -307,7 +320,8 @@ def sounding(music: Quantised, bar_seconds: NDArray[np.float32], second: float) 
     edges = np.append(bar_seconds, 2 * bar_seconds[-1] - bar_seconds[-2] if len(bar_seconds) > 1 else second)
 
     def seconds(positions: NDArray[np.int64]) -> NDArray[np.float64]:
-        return np.interp(positions, music.bars[: len(edges)], edges[: len(music.bars)])
+        found: NDArray[np.float64] = np.interp(positions, music.bars[: len(edges)], edges[: len(music.bars)])
+        return found
 
     step = MEMORY_STRIDE / FRAMES_PER_SECOND
     begin = second - MEMORY_STEPS * step

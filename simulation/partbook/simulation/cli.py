@@ -1,4 +1,4 @@
-"""`partbook demo`, `partbook simulate` and `partbook base`: the commands of a researcher's laptop."""
+"""`partbook demo` and `partbook simulate`: the commands of a researcher's laptop."""
 
 from __future__ import annotations
 
@@ -60,63 +60,6 @@ _Drop = Annotated[
         help="A label that is down from this exchange to the round's end, such as Cremona@confirm:2; may be repeated.",
     ),
 ]
-
-base = typer.Typer(add_completion=False, no_args_is_help=True, help="The public base model and tokeniser.")
-
-
-@base.callback()
-def _base() -> None:
-    """The public base model and tokeniser."""
-
-
-@base.command()
-def train(
-    out: Annotated[Path, typer.Option(help="Where the base model goes.")] = Path("base"),
-    steps: Annotated[int, typer.Option(min=1, help="Optimiser steps.")] = 1600,
-    batch: Annotated[int, typer.Option(min=1, help="Windows a step.")] = 8,
-    vocabulary: Annotated[int, typer.Option(min=600, help="Tokens, merges included.")] = 640,
-    size: Annotated[str, typer.Option(help="small or full.")] = "small",
-    seed: Annotated[int, typer.Option(help="Of initialisation, keys, instruments and order.")] = 1,
-) -> None:
-    """Make the base model again, from public scores in music21's corpus alone (about half an hour on two cores)."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    from partbook.simulation.base import make_base
-
-    console = Console()
-    columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-        TextColumn("{task.fields[loss]}"), TimeElapsedColumn(), TimeRemainingColumn(),
-    )  # fmt: skip
-    with Progress(*columns, console=console) as progress:
-        task = progress.add_task("starting", total=steps, loss="")
-
-        def on_step(step: int, loss: float) -> None:
-            progress.update(task, completed=step, loss=f"{loss:.3f} nats/token")
-            if step % 50 == 0:
-                progress.console.print(f"step {step}: {loss:.4f} nats/token")
-
-        about = make_base(
-            out,
-            steps=steps,
-            batch=batch,
-            vocabulary=vocabulary,
-            size=size,
-            seed=seed,
-            on_stage=lambda stage: progress.update(task, description=stage),
-            on_step=on_step,
-        )
-    console.print_json(data=about)
-    console.print(f"Base model written to {out}.")
-
 
 demo = typer.Typer(add_completion=False, help="Four labels, one generator: the whole way, on this machine.")
 
