@@ -1,17 +1,12 @@
-"""Pretraining the base model on public music: plain next-token training, nothing private involved."""
+"""AdamW, warm-up and a cosine, for small models on public music: the baselines."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
-
-from partbook.model.likelihood import to_tensors, token_losses
-from partbook.model.transformer import PartbookModel
-from partbook.music.windows import Windows
+from torch import nn
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,35 +35,6 @@ class Schedule:
         return self.peak * (0.1 + 0.45 * (1 + math.cos(math.pi * done)))
 
 
-def pretrain(
-    model: PartbookModel,
-    batches: Iterable[Windows],
-    schedule: Schedule,
-    pad: int,
-    on_step: Callable[[int, float], None],
-) -> None:
-    """Train every parameter, in place.
-
-    Args:
-        model: on its device, with the dropout wanted.
-        batches: at least `schedule.steps` of them.
-        schedule: see there.
-        pad: id of padding, which carries no loss.
-        on_step: told the step, from 1, and its loss in nats per token.
-    """
-    device = model.embedding.weight.device
-    optimiser = adamw(model, schedule)
-    model.train()
-    for step, windows in enumerate(batches):
-        if step >= schedule.steps:
-            break
-        ids, mel, has_memory = to_tensors(windows, device)
-        loss = token_losses(model, ids, mel, has_memory, pad).sum() / (ids[:, 1:] != pad).sum()
-        descend(model, optimiser, loss, schedule.rate(step), schedule.clip)
-        on_step(step + 1, float(loss.detach()))
-    model.eval()
-
-
 def adamw(model: nn.Module, schedule: Schedule) -> torch.optim.AdamW:
     """The optimiser of a model's every parameter."""
     matrices = [p for p in model.parameters() if p.ndim > 1]
@@ -83,11 +49,10 @@ def adamw(model: nn.Module, schedule: Schedule) -> torch.optim.AdamW:
     )
 
 
-def descend(model: nn.Module, optimiser: torch.optim.Optimizer, loss: Tensor, rate: float, clip: float) -> None:
-    """One step down a loss, at a learning rate, with the gradient clipped to an L2 norm."""
+def descend(model: nn.Module, optimiser: torch.optim.Optimizer, rate: float, clip: float) -> None:
+    """One step down the gradient that is there, at a learning rate, clipped to an L2 norm; it is gone afterwards."""
     for group in optimiser.param_groups:
         group["lr"] = rate
-    loss.backward()  # type: ignore[no-untyped-call]
     nn.utils.clip_grad_norm_(model.parameters(), clip)
     optimiser.step()
     optimiser.zero_grad(set_to_none=True)
