@@ -22,7 +22,8 @@ from partbook.identity.passphrase import given_passphrase, passphrase_of
 from partbook.threads import one_thread
 
 if TYPE_CHECKING:
-    from partbook.generator.composing import Bar, Piece, PieceRequest
+    from partbook.generator.asking import PieceRequest
+    from partbook.generator.composing import Bar, Piece
     from partbook.generator.release import Release
     from partbook.identity.keys import IdentityKey, PublicIdentity
 
@@ -127,7 +128,22 @@ def run_generate(
     release_folder: Annotated[Path | None, typer.Option("--release", help="Write with this release, here.")] = None,
     server: Annotated[str | None, typer.Option(help="Or let the server at host:port write.")] = None,
     seed: Annotated[int | None, typer.Option(help="Same seed, same piece; drawn and recorded if left out.")] = None,
-    seconds: Annotated[float, typer.Option(help="New music to write, up to the next bar line; at most 600.")] = 30.0,
+    seconds: Annotated[
+        float | None,
+        typer.Option(
+            help="New music to write at most, up to the next bar line; at most 600. 30 if left out without --bars."
+        ),
+    ] = None,
+    bars: Annotated[int | None, typer.Option(help="Bars to plan for; the piece ends after them at the latest.")] = None,
+    genre: Annotated[
+        str | None, typer.Option(help="Such as dance, chorale or song; the model's choice if left out.")
+    ] = None,
+    key: Annotated[str | None, typer.Option(help="Such as G, Bb or F#m.")] = None,
+    metre: Annotated[str | None, typer.Option(help="Such as 3/4 or 6/8; not with --continue.")] = None,
+    tempo: Annotated[float | None, typer.Option(help="Quarter notes a minute; not with --continue.")] = None,
+    program: Annotated[int | None, typer.Option(help="General MIDI program, from 0; not with --continue.")] = None,
+    density: Annotated[float | None, typer.Option(help="About so many notes a quarter note.")] = None,
+    polyphony: Annotated[float | None, typer.Option(help="About so many notes at once.")] = None,
     max_tokens: Annotated[int, typer.Option(help="Stop after this many tokens even if shorter.")] = 4096,
     temperature: Annotated[float, typer.Option(help="Lower keeps closer to the likely.")] = 1.0,
     top_p: Annotated[float, typer.Option(help="Draw from the likeliest tokens of this total probability.")] = 0.95,
@@ -172,16 +188,16 @@ def run_generate(
     opened = _open(release_folder, signer) if release_folder else None
     origin: dict[str, Any] = {"signer": opened.signer.fingerprint} if opened else {"server": server}
     with _status("Loading"):
-        from partbook.generator import composing, prompts
+        from partbook.generator import asking, composing, prompts
 
         prompt_midi = _bytes(go_on) if go_on else None
         if prompt_midi is not None:
             origin["continues"] = hashlib.sha256(prompt_midi).hexdigest()
         if prime is not None:
             origin["primed_by"] = hashlib.sha256(_bytes(prime)).hexdigest()
-        request = composing.PieceRequest(
+        request = asking.PieceRequest(
             seed=seed,
-            seconds=seconds,
+            seconds=asking.seconds_of(seconds, bars),
             max_tokens=max_tokens,
             temperature=temperature,
             top_p=top_p,
@@ -192,6 +208,14 @@ def run_generate(
             repetition_penalty=repetition_penalty,
             repetition_window=repetition_window,
             beam_width=beam_width,
+            bars=bars,
+            genre=genre,
+            key=key,
+            metre=asking.metre_of(metre),
+            tempo=tempo,
+            program=program,
+            density=density,
+            polyphony=polyphony,
         )
         if opened is not None:
             from partbook.generator.release import load_generator

@@ -7,33 +7,29 @@ no files; all randomness comes from the request's seed.
 from __future__ import annotations
 
 import hashlib
-import math
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from symusic.core import ScoreTick, TempoTick, TextMetaTick
+from symusic.core import ScoreTick, TextMetaTick
 
 from partbook.errors import GenerationError
+from partbook.generator.asking import PieceRequest
 from partbook.generator.prompts import score_of_midi
 from partbook.model.beam import settled_tokens
 from partbook.model.generation import generate
-from partbook.model.sampling import Sampling
+from partbook.music.grammar import Grammar
+from partbook.music.quantised import quantised
 from partbook.music.tokens import Tokenizer, seconds_at
+from partbook.music.vocabulary import KINDS, SYMBOLS, TEMPI, tempo_number
 
 if TYPE_CHECKING:
     from partbook.model.transformer import PartbookModel
 
-LONGEST_SECONDS: Final = 600.0
-MOST_TOKENS: Final = 16_384
-DEFAULT_SECONDS: Final = 30.0
-DEFAULT_TOKENS: Final = 4096
-DEFAULT_WINDOW: Final = 64
-MOST_BEAMS: Final = 16
-LARGEST_SEED: Final = 2**53 - 1  # what a JSON reader keeps exactly
+__all__ = ["Bar", "Generator", "Piece", "PieceRequest", "PlayedNote", "compose", "played_notes"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,65 +39,6 @@ class Generator:
     model: PartbookModel
     tokenizer: Tokenizer
     release_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class PieceRequest:
-    """What is wanted.
-
-    Attributes:
-        seed: 0 to 2^53 - 1.
-        seconds: of new music; the piece ends at the first bar line at or after it.
-        max_tokens: at most this many are drawn, even if the music is then shorter.
-        temperature: above 0, at most 10.
-        top_p: above 0, at most 1.
-        prompt: a score to go on from; the piece begins with it.
-        memory: log-mel of the eight seconds before the piece, (688, 128); None for silence.
-        top_k: at least 1; 0 is off.
-        min_p: 0 to 1; 0 is off.
-        repetition_penalty: 1 to 10; 1 is off.
-        repetition_window: tokens, at least 1.
-        beam_width: 1 to 16 searches the likeliest piece with so many beams and draws nothing, so that the seed and all
-            that shapes a draw are not looked at; 0 draws.
-    """
-
-    seed: int
-    seconds: float = DEFAULT_SECONDS
-    max_tokens: int = DEFAULT_TOKENS
-    temperature: float = 1.0
-    top_p: float = 0.95
-    prompt: ScoreTick | None = None
-    memory: NDArray[np.float16] | None = field(default=None, repr=False)
-    top_k: int = 0
-    min_p: float = 0.0
-    repetition_penalty: float = 1.0
-    repetition_window: int = DEFAULT_WINDOW
-    beam_width: int = 0
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.seed <= LARGEST_SEED:
-            raise GenerationError(f"seed is {self.seed}; it must be from 0 to 2^53 - 1.")
-        if not (math.isfinite(self.seconds) and 0.0 < self.seconds <= LONGEST_SECONDS):
-            raise GenerationError(f"seconds is {self.seconds}; it must be above 0 and at most {LONGEST_SECONDS:g}.")
-        if not 1 <= self.max_tokens <= MOST_TOKENS:
-            raise GenerationError(f"max_tokens is {self.max_tokens}; it must be from 1 to {MOST_TOKENS}.")
-        if not 0 <= self.beam_width <= MOST_BEAMS:
-            raise GenerationError(f"beam_width is {self.beam_width}; it must be from 1 to {MOST_BEAMS}, or 0 to draw.")
-        self.sampling()
-
-    def sampling(self) -> Sampling:
-        """How to draw. The model may not end the piece: a request says how long it is to be."""
-        return Sampling(
-            self.seed,
-            self.max_tokens,
-            self.temperature,
-            self.top_p,
-            end=False,
-            top_k=self.top_k,
-            min_p=self.min_p,
-            repetition_penalty=self.repetition_penalty,
-            repetition_window=self.repetition_window,
-        )
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -179,13 +116,20 @@ def compose(
         ScoreError: the prompt has no note that can be written down.
         GenerationError: nothing but rests was written.
     """
-    draft = _Draft(generator.tokenizer)
+    draft, given = _Draft(generator.tokenizer), 0
+    if request.tempo is not None:
+        draft.keep_tempi([request.tempo])
     if request.prompt is not None:
-        draft.ids.extend(int(i) for i in generator.tokenizer.encode(request.prompt))
+        music = quantised(request.prompt)
+        given = len(music)
+        draft.keep_tempi(music.tempi, of_bars=True)
+        draft.extend(generator.tokenizer.write(music, request.header(before=given)))
         yield draft.finish_bar(given=True)
     prompt_end, prompt_tick = draft.end, draft.end_tick
+    bars = None if request.bars is None else given + request.bars
+    grammar = Grammar(generator.tokenizer, bars=bars, said=request.asked())
     tokens = 0
-    for token in _tokens(generator, request, np.asarray(draft.ids, dtype=np.int16), cancelled):
+    for token in _tokens(generator, request, np.asarray(draft.ids, dtype=np.int16), grammar, cancelled):
         if cancelled():
             return
         tokens += 1
@@ -194,7 +138,7 @@ def compose(
             yield draft.finish_bar()
             if draft.end >= prompt_end + request.seconds:
                 break
-        draft.ids.append(token)
+        draft.extend([token])
     else:
         if cancelled():
             return
@@ -213,7 +157,11 @@ def compose(
 
 
 def _tokens(
-    generator: Generator, request: PieceRequest, prompt: NDArray[np.int16], cancelled: Callable[[], bool]
+    generator: Generator,
+    request: PieceRequest,
+    prompt: NDArray[np.int16],
+    grammar: Grammar,
+    cancelled: Callable[[], bool],
 ) -> Iterator[int]:
     """New tokens after the prompt, drawn or searched; once cancelled, a search ends early."""
     model, tokenizer = generator.model, generator.tokenizer
@@ -226,10 +174,11 @@ def _tokens(
             memory,
             width=request.beam_width,
             max_tokens=request.max_tokens,
-            end=False,
+            end=request.bars is not None,
+            constraint=grammar,
             cancelled=cancelled,
         )
-    return generate(model, tokenizer, request.sampling(), prompt=prompt, memory=memory)
+    return generate(model, tokenizer, request.sampling(), prompt=prompt, memory=memory, constraint=grammar)
 
 
 class _Draft:
@@ -239,22 +188,37 @@ class _Draft:
         self._tokenizer = tokenizer
         self._told: Counter[PlayedNote] = Counter()
         self._bars = 0
-        self._finished = 0
+        self._exact: dict[int, float] = {}  # by the symbol that stands for it
+        self._of_bars: list[float] = []
+        self.unfinished = False
         self.ids: list[int] = []
         self.end = 0.0  # seconds, of the last finished bar
         self.end_tick = 0
 
-    @property
-    def unfinished(self) -> bool:
-        return len(self.ids) > self._finished
+    def keep_tempi(self, tempi: Sequence[float], *, of_bars: bool = False) -> None:
+        """Tempi that are meant exactly where their symbols are said; those of the first bars in any case."""
+        self._exact.update({tempo_number(tempo): tempo for tempo in tempi})
+        self._of_bars = list(tempi) if of_bars else []
+
+    def extend(self, tokens: Iterable[int]) -> None:
+        for token in map(int, tokens):
+            self.ids.append(token)
+            # A header is no bar, and a change of metre or tempo belongs to the bar that begins behind it.
+            self.unfinished |= any(KINDS[symbol] in ("Bar", "Length") for symbol in self._tokenizer.expand([token]))
 
     def score(self) -> ScoreTick:
-        score: ScoreTick = self._tokenizer.decode(self.ids)
-        if not len(score.tempos) or score.tempos[0].time > 0:
-            # What a MIDI player assumes, said aloud, so that all who read this score count the same seconds.
-            score.tempos.append(TempoTick(0, 120.0))
-            score.tempos.sort()
+        score: ScoreTick = self._tokenizer.decode(self.ids, tempi=self._tempi())
         return score
+
+    def _tempi(self) -> list[float]:
+        now, tempi = 120.0, []
+        for symbol in self._tokenizer.expand(self.ids):
+            if KINDS[symbol] == "Tempo":
+                now = self._exact.get(symbol, TEMPI[int(SYMBOLS[symbol].partition("_")[2])])
+            elif KINDS[symbol] == "Bar":
+                bar = len(tempi)
+                tempi.append(self._of_bars[bar] if bar < len(self._of_bars) else now)
+        return tempi
 
     def finish_bar(self, *, given: bool = False) -> Bar:
         # Decoding it all again costs milliseconds a bar and cannot drift from what the MIDI file will say.
@@ -263,7 +227,7 @@ class _Draft:
         played = played_notes(score)
         new = sorted((played - self._told).elements())
         start, self.end = self.end, float(seconds_at(score, np.array([float(self.end_tick)]))[0])
-        self._told, self._finished = played, len(self.ids)
+        self._told, self.unfinished = played, False
         number, self._bars = self._bars, self._bars + 1
         return Bar(number, start, self.end, tuple(new), given)
 

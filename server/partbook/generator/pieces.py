@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Final
 from partbook.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
-    from partbook.generator.composing import Piece, PieceRequest
+    from partbook.generator.asking import PieceRequest
+    from partbook.generator.composing import Piece
 
 _ENDINGS: Final = (".mid", ".wav", ".json")
 
@@ -69,6 +70,7 @@ def write_piece(folder: Path, name: str, piece: Piece, origin: Mapping[str, Any]
                     "seconds": request.seconds,
                     **_switched_on(request),
                 },
+                **_asked(request),
                 "seconds": round(piece.seconds, 3),
                 "tokens": piece.tokens,
                 "continues_at": None if piece.continues_at is None else round(piece.continues_at, 3),
@@ -96,6 +98,13 @@ def _switched_on(request: PieceRequest) -> dict[str, float]:
     if request.beam_width:
         controls["beam_width"] = request.beam_width
     return controls
+
+
+def _asked(request: PieceRequest) -> dict[str, Any]:
+    from partbook.generator.asking import controls_of
+
+    controls = controls_of(request)
+    return {"asked": controls} if controls else {}
 
 
 def _sha256(path: Path) -> str:

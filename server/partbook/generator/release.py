@@ -189,7 +189,7 @@ def _fold(model: PartbookModel) -> None:
 def _tokenizer(blob: bytes) -> Any:
     from partbook.music.tokens import Tokenizer
 
-    # miditok reads files only; this one is ours alone (mode 0600) and holds the bytes that were verified.
+    # Ours alone (mode 0600), with the bytes that were verified.
     with tempfile.TemporaryDirectory(prefix="partbook-") as folder:
         path = Path(folder) / "tokenizer.json"
         path.write_bytes(blob)

@@ -11,7 +11,8 @@ from typing import Any, NoReturn
 import grpc
 
 from partbook.errors import AlteredFile, ConfigError, GenerationError
-from partbook.generator.composing import Bar, Piece, PieceRequest, PlayedNote
+from partbook.generator.asking import CONTROLS, PieceRequest, controls_of, metre_of
+from partbook.generator.composing import Bar, Piece, PlayedNote
 from partbook.generator.v1 import generator_pb2 as messages
 from partbook.generator.v1 import generator_pb2_grpc as stubs
 
@@ -45,6 +46,7 @@ def compose_remotely(
         repetition_penalty=request.repetition_penalty,
         repetition_window=request.repetition_window,
         beam_width=request.beam_width,
+        **controls_of(request),
     )
     with _channel(address, authorities) as channel:
         call = stubs.GeneratorStub(channel).Generate(message)
@@ -90,6 +92,8 @@ def _piece(piece: Any, request: PieceRequest) -> Piece:
         repetition_penalty=piece.repetition_penalty if piece.HasField("repetition_penalty") else 1.0,
         repetition_window=piece.repetition_window or request.repetition_window,
         beam_width=piece.beam_width,
+        metre=metre_of(piece.metre),
+        **{name: getattr(piece, name) if piece.HasField(name) else None for name in CONTROLS},
     )
     continues_at = piece.continues_at if piece.HasField("continues_at") else None
     return Piece(piece.midi, piece.seconds, piece.tokens, piece.release_id, used, continues_at)

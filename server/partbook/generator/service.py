@@ -12,8 +12,9 @@ from typing import Any, Final, NoReturn
 import grpc
 
 from partbook.errors import GenerationError, InputError, PartbookError
-from partbook.generator import composing, prompts
-from partbook.generator.composing import Bar, Generator, Piece, PieceRequest, compose
+from partbook.generator import asking, prompts
+from partbook.generator.asking import PieceRequest
+from partbook.generator.composing import Bar, Generator, Piece, compose
 from partbook.generator.release import Release
 from partbook.generator.v1 import generator_pb2 as messages
 from partbook.generator.v1 import generator_pb2_grpc as stubs
@@ -42,8 +43,8 @@ class GeneratorService(stubs.GeneratorServicer):  # type: ignore[misc]  # compil
             signer_fingerprint=self._release.signer.fingerprint,
             name=self._release.name,
             about_json=json.dumps(self._release.about, sort_keys=True, ensure_ascii=False),
-            longest_seconds=composing.LONGEST_SECONDS,
-            most_tokens=composing.MOST_TOKENS,
+            longest_seconds=asking.LONGEST_SECONDS,
+            most_tokens=asking.MOST_TOKENS,
             most_at_once=self._most_at_once,
         )
 
@@ -88,8 +89,8 @@ def request_of(message: Any) -> PieceRequest:
             memory = prompts.memory_of_clip(message.audio_clip)
     return PieceRequest(
         seed=message.seed if message.HasField("seed") else secrets.randbelow(2**32),
-        seconds=message.seconds if message.HasField("seconds") else composing.DEFAULT_SECONDS,
-        max_tokens=message.max_tokens if message.HasField("max_tokens") else composing.DEFAULT_TOKENS,
+        seconds=asking.seconds_of(*(_given(message, name) for name in ("seconds", "bars"))),
+        max_tokens=message.max_tokens if message.HasField("max_tokens") else asking.DEFAULT_TOKENS,
         temperature=message.temperature if message.HasField("temperature") else 1.0,
         top_p=message.top_p if message.HasField("top_p") else 0.95,
         prompt=prompt,
@@ -99,9 +100,11 @@ def request_of(message: Any) -> PieceRequest:
         min_p=message.min_p,
         repetition_penalty=message.repetition_penalty if message.HasField("repetition_penalty") else 1.0,
         repetition_window=(
-            message.repetition_window if message.HasField("repetition_window") else composing.DEFAULT_WINDOW
+            message.repetition_window if message.HasField("repetition_window") else asking.DEFAULT_WINDOW
         ),
         beam_width=message.beam_width,
+        metre=asking.metre_of(_given(message, "metre")),
+        **{name: _given(message, name) for name in asking.CONTROLS},
     )
 
 
@@ -134,8 +137,13 @@ def event_of(event: Bar | Piece) -> Any:
             repetition_penalty=request.repetition_penalty,
             repetition_window=request.repetition_window,
             beam_width=request.beam_width,
+            **asking.controls_of(request),
         )
     )
+
+
+def _given(message: Any, field: str) -> Any:
+    return getattr(message, field) if message.HasField(field) else None
 
 
 @contextlib.contextmanager
