@@ -67,7 +67,9 @@ def in_keys(
     for number, piece in enumerate(pieces):
         random = np.random.Generator(np.random.Philox(key=[seed, number]))
         count = len(KEYS) if piece.hand == "heard" else keys[piece.collection]
-        for key in sorted(random.choice(list(KEYS), count, replace=False)):
-            result.append(tokenizer.write(piece.music.transposed(int(key)), Header(piece.hand)))
+        for place, key in enumerate(sorted(random.choice(list(KEYS), count, replace=False))):
+            # In every other key the header says the genre, as often as the base is told it.
+            genre = piece.genre if (place + number) % 2 else None
+            result.append(tokenizer.write(piece.music.transposed(int(key)), Header(piece.hand, genre=genre)))
         on_piece(piece.collection)
     return result
