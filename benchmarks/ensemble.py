@@ -82,7 +82,8 @@ class Ensemble:
         """Keys, vaults and files; no process yet."""
         from tunes import recording_of, tune
 
-            from partbook.vault.store import Vault
+        from partbook.music.tokens import Tokenizer
+        from partbook.vault.store import Vault
 
         base = tiny_base(folder)
         tokenizer = Tokenizer.load(base / "tokenizer.json")

@@ -15,7 +15,7 @@ def library(monkeypatch) -> None:
     monkeypatch.setattr(Library, "open", classmethod(lambda cls, data=(), cache=None: TuneLibrary()))
 
 
-def run(*arguments: str | Path) -> str:
+def run(*arguments: str | int | Path) -> str:
     done = CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
     assert done.exit_code == 0, done.output
     return done.stdout
@@ -23,7 +23,9 @@ def run(*arguments: str | Path) -> str:
 
 def test_train_and_score_say_in_json_what_they_found(library, tmp_path: Path) -> None:
     out = tmp_path / "counted"
-    manifest = json.loads(run("train", "kneser-ney", "--out", out, "--cache", tmp_path / "cache", "--json"))
+    manifest = json.loads(
+        run("train", "kneser-ney", "--out", out, "--takes", 0, "--cache", tmp_path / "cache", "--json")
+    )
     assert manifest == json.loads((out / "manifest.json").read_text())
     found = json.loads(run("score", out, "base", "--collections", "monteverdi", "--json"))
     assert found["works"] == "scores"
@@ -50,7 +52,7 @@ def test_what_is_no_model_is_said_before_anything_is_read(tmp_path: Path) -> Non
 
 def test_a_model_that_knows_a_held_out_work_is_not_scored_on_it(library, tmp_path: Path, monkeypatch) -> None:
     out = tmp_path / "counted"
-    run("train", "kneser-ney", "--out", out, "--cache", tmp_path / "cache")
+    run("train", "kneser-ney", "--out", out, "--takes", 0, "--cache", tmp_path / "cache")
     pool = TuneLibrary.pool
     monkeypatch.setattr(TuneLibrary, "pool", lambda self, name, _: pool(self, name, "base"))
     with pytest.raises(ConfigError, match="learnt from 12 of these"):

@@ -1,63 +1,52 @@
-from pathlib import Path
-
 import numpy as np
 import pytest
 from tunes import tune
 
-from partbook.baselines.token_corpus import TokenCorpus, TokenWindows, keys_of
-from partbook.errors import AlteredFile
+from partbook.baselines.token_corpus import in_keys, keys_of
+from partbook.errors import ConfigError
+from partbook.music.quantised import quantised
 from partbook.music.tokens import Tokenizer
-from partbook.simulation.base import PublicScore
+from partbook.pretraining.mixture import Piece
+
+PIECES = [
+    Piece("a", quantised(tune(0))),
+    Piece("b", quantised(tune(1))),
+    Piece("b", quantised(tune(2))),
+    Piece("b", quantised(tune(1)), "heard", bar_seconds=np.zeros(4, np.float32), mel=np.zeros((9, 128), np.float16)),
+]
 
 
-@pytest.fixture(scope="module")
-def corpus(tiny_base: Path) -> TokenCorpus:
-    scores = [PublicScore("a", tune(0)), PublicScore("b", tune(1)), PublicScore("b", tune(2))]
-    return TokenCorpus.write(scores, tiny_base / "tokenizer.json", 3)
+def lowest(ids: np.ndarray, tokenizer: Tokenizer) -> int:
+    return min(n.pitch for track in tokenizer.decode(ids).tracks for n in track.notes)
 
 
 def test_small_collections_are_written_in_every_key_and_the_largest_in_fewer() -> None:
     assert keys_of({"a": 1000, "b": 10}, 10**6) == {"a": 12, "b": 12}
-    assert keys_of({"a": 1000, "b": 10}, 10_300) == {"a": 4, "b": 12}
+    assert keys_of({"a": 1000, "b": 10}, 6_200) == {"a": 4, "b": 12}
     assert keys_of({"a": 1000, "b": 999}, 1) == {"a": 1, "b": 1}
 
 
-def test_a_work_is_written_once_in_each_key(corpus: TokenCorpus, tiny_tokenizer: Tokenizer) -> None:
-    assert len(corpus) == 36
-    assert corpus.collections == ("a", "b")
-    assert corpus.collection.tolist() == [0] * 12 + [1] * 24
-    first = [min(n.pitch for t in tiny_tokenizer.decode(corpus.piece(i)).tracks for n in t.notes) for i in range(12)]
-    assert sorted(first) == list(range(min(first), min(first) + 12))
+def test_a_piece_is_written_once_in_each_key_by_its_hand(tiny_tokenizer: Tokenizer) -> None:
+    told: list[str] = []
+    found = in_keys(PIECES, tiny_tokenizer, 3, on_piece=told.append)
+    assert told == ["a", "b", "b", "b"]
+    assert len(found) == 48
+    for first in range(0, 48, 12):
+        pitches = [lowest(ids, tiny_tokenizer) for ids in found[first : first + 12]]
+        assert pitches == list(range(pitches[0], pitches[0] + 12))
+    assert {tiny_tokenizer.names([int(ids[0])])[0] for ids in found[:36]} == {"Hand_score"}
+    assert {tiny_tokenizer.names([int(ids[0])])[0] for ids in found[36:]} == {"Hand_heard"}
 
 
-def test_a_seed_says_what_is_written(corpus: TokenCorpus, tiny_base: Path, tmp_path: Path) -> None:
-    scores = [PublicScore("a", tune(0)), PublicScore("b", tune(1)), PublicScore("b", tune(2))]
-    again = TokenCorpus.write(scores, tiny_base / "tokenizer.json", 3)
-    assert again.sha256 == corpus.sha256
-    assert TokenCorpus.write(scores, tiny_base / "tokenizer.json", 4).sha256 != corpus.sha256
-    corpus.save(tmp_path / "corpus.npz")
-    assert TokenCorpus.load(tmp_path / "corpus.npz").sha256 == corpus.sha256
-    (tmp_path / "corpus.npz").write_bytes(b"no")
-    with pytest.raises(AlteredFile, match="delete it"):
-        TokenCorpus.load(tmp_path / "corpus.npz")
+def test_where_not_all_fit_a_seed_says_which_keys_and_heard_music_keeps_all(tiny_tokenizer: Tokenizer) -> None:
+    few = in_keys(PIECES, tiny_tokenizer, 3, most_tokens=1)
+    assert len(few) == 3 + 12
+    again = in_keys(PIECES, tiny_tokenizer, 3, most_tokens=1)
+    assert all(np.array_equal(a, b) for a, b in zip(few, again, strict=True))
+    others = [in_keys(PIECES, tiny_tokenizer, seed, most_tokens=1) for seed in range(4, 8)]
+    assert any(not np.array_equal(few[0], other[0]) for other in others)
 
 
-def test_windows_begin_on_bars_and_a_batch_is_its_numbers(corpus: TokenCorpus, tiny_tokenizer: Tokenizer) -> None:
-    windows = TokenWindows(corpus, tiny_tokenizer, 48, 4, seed=2)
-    batches = [windows.batch(number).ids for number in range(6)]
-    for ids in batches:
-        assert ids.shape == (4, 49)
-        assert (ids[:, 0] == tiny_tokenizer.bos).all()
-        assert all(len(tiny_tokenizer.bar_starts(row[1:2].astype(np.int16))) for row in ids)
-    assert np.array_equal(TokenWindows(corpus, tiny_tokenizer, 48, 4, seed=2).batch(5).ids, batches[5])
-    assert not np.array_equal(batches[4], batches[5])
-
-
-def test_collections_are_drawn_by_the_root_of_their_size(corpus: TokenCorpus, tiny_tokenizer: Tokenizer) -> None:
-    windows = TokenWindows(corpus, tiny_tokenizer, 48, 1, seed=2)
-    of_b = {row.tobytes() for piece in range(12, 36) for row in [corpus.piece(piece)[:3]]}
-    drawn = [windows.batch(number).ids[0, 1:4].astype(np.int16).tobytes() for number in range(400)]
-    begins = sum(d in of_b for d in drawn) / sum(
-        d in of_b or d in {corpus.piece(p)[:3].tobytes() for p in range(12)} for d in drawn
-    )
-    assert begins == pytest.approx(2**0.5 / (1 + 2**0.5), abs=0.15)
+def test_nothing_is_refused(tiny_tokenizer: Tokenizer) -> None:
+    with pytest.raises(ConfigError, match="choose other collections"):
+        in_keys([], tiny_tokenizer, 1)

@@ -7,8 +7,6 @@ from pathlib import Path
 from symusic.core import ScoreTick
 from tunes import tune
 
-from partbook.simulation.base import transposed
-
 
 @dataclass(frozen=True)
 class TuneWork:
@@ -34,10 +32,13 @@ class TuneLibrary:
     def each_score(
         self, works: Sequence[TuneWork], on_work: Callable[[str], None] = lambda _: None
     ) -> list[ScoreTick | None]:
-        found = []
+        found: list[ScoreTick | None] = []
         for work in works:
+            score = tune(work.number)
+            for note in (note for track in score.tracks for note in track.notes):
+                note.pitch += work.number
             unreadable = work.collection == "bach" and work.number == 1
-            found.append(None if unreadable else transposed(tune(work.number), work.number))
+            found.append(None if unreadable else score)
             on_work(work.title)
         return found
 

@@ -22,13 +22,13 @@ walked.tempos.append(TempoTick(0, 90.0))
     [
         ([], [(0, 4, 4)], 0),
         ([(0, 3, 4), (0, 3, 4), (0, 3, 4)], [(0, 3, 4)], 0),
-        ([(0, 4, 8)], [(0, 2, 4)], 0),
+        ([(0, 4, 8), (960, 7, 8), (2640, 6, 16)], [(0, 4, 8), (960, 7, 8), (2640, 6, 16)], 0),
         ([(0, 8, 8), (1920, 2, 4)], [(0, 4, 4), (1920, 2, 4)], 0),
-        ([(0, 6, 16), (720, 3, 8)], [(0, 3, 8)], 0),
+        ([(0, 12, 16), (1440, 24, 16)], [(0, 12, 16), (1440, 12, 8)], 0),
         ([(0, 1, 8), (240, 4, 4)], [(0, 4, 4)], 1680),
-        ([(0, 5, 8), (1200, 3, 4), (2640, 7, 8), (4320, 2, 4)], [(0, 3, 4), (4560, 2, 4)], 240),
+        ([(0, 11, 8), (2640, 3, 4), (4080, 11, 8), (6720, 2, 4)], [(0, 3, 4), (6960, 2, 4)], 240),
         ([(0, 1, 16), (120, 1, 16), (240, 6, 8), (1680, 5, 16), (1980, 6, 8)], [(0, 6, 8)], 1200),
-        ([(0, 7, 8)], [(0, 4, 4)], 0),
+        ([(0, 11, 8)], [(0, 4, 4)], 0),
     ],
 )
 def test_odd_metres_become_what_the_tokeniser_can_say(
@@ -76,7 +76,10 @@ def test_what_is_no_music_is_named(tmp_path: Path) -> None:
     path.write_text("not MIDI")
     with pytest.raises(ScoreError, match=r"text\.mid"):
         score_of_midi(path, 0)
-    ScoreTick(480).dump_midi(path)
+    drums = ScoreTick(480)
+    drums.tracks.append(TrackTick("drums", 0, True))
+    drums.tracks[0].notes.append(NoteTick(0, 60, 38, 80))
+    drums.dump_midi(path)
     with pytest.raises(ScoreError, match="no pitched notes"):
         score_of_midi(path, 0)
 

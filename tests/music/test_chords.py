@@ -33,7 +33,7 @@ def test_a_cadence_is_named() -> None:
 
 
 def test_a_passing_note_changes_no_chord() -> None:
-    rows = chord(0, 48, 48, 64, 67) + [(0, 12, 72), (12, 12, 74), (24, 24, 76)]
+    rows = [*chord(0, 48, 48, 64, 67), (0, 12, 72), (12, 12, 74), (24, 24, 76)]
     assert named(chords_of(music(rows, 1))) == {0: "C"}
 
 

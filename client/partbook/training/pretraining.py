@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +49,10 @@ def adamw(model: nn.Module, schedule: Schedule) -> torch.optim.AdamW:
     )
 
 
-def descend(model: nn.Module, optimiser: torch.optim.Optimizer, loss: Tensor, rate: float, clip: float) -> None:
-    """One step down a loss, at a learning rate, with the gradient clipped to an L2 norm."""
+def descend(model: nn.Module, optimiser: torch.optim.Optimizer, rate: float, clip: float) -> None:
+    """One step down the gradient that is there, at a learning rate, clipped to an L2 norm; it is gone afterwards."""
     for group in optimiser.param_groups:
         group["lr"] = rate
-    loss.backward()  # type: ignore[no-untyped-call]
     nn.utils.clip_grad_norm_(model.parameters(), clip)
     optimiser.step()
     optimiser.zero_grad(set_to_none=True)

@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from partbook.errors import GenerationError, InputError, ScoreError
 from partbook.evaluation import noise
@@ -131,21 +132,31 @@ def freely(
     *,
     seed: int = 1,
     quarters: float = QUARTERS,
+    prompts: Sequence[NDArray[np.int16]] | None = None,
     on_piece: Callable[[int], None] = lambda _: None,
 ) -> list[Reading]:
     """Pieces that a model writes out of nothing, one a seed; a seed that leads to no note is followed by others.
+
+    Args:
+        model: that writes.
+        count: pieces.
+        seed: of the first; the others follow.
+        quarters: that a piece has at most, but for its last bar.
+        prompts: what each piece begins with, such as a header that asks for a genre; nothing where None.
+        on_piece: told how many are finished.
 
     Raises:
         GenerationError: a seed and four after it led to no note.
     """
     seeds = [seed * 100_000 + number for number in range(count)]
-    pieces = _read_all(model.tokenizer, model.sample_many(seeds, quarters, on_piece=on_piece), seeds)
+    pieces = _read_all(model.tokenizer, model.sample_many(seeds, quarters, prompts, on_piece=on_piece), seeds)
     for attempt in range(1, _ATTEMPTS):
         silent = [index for index, piece in enumerate(pieces) if piece is None]
         if not silent:
             break
         again = [seeds[index] + 10_000 * attempt for index in silent]
-        written = _read_all(model.tokenizer, model.sample_many(again, quarters), again)
+        begun = None if prompts is None else [prompts[index] for index in silent]
+        written = _read_all(model.tokenizer, model.sample_many(again, quarters, begun), again)
         for index, piece in zip(silent, written, strict=True):
             pieces[index] = piece
     found = [piece for piece in pieces if piece is not None]

@@ -24,8 +24,8 @@ from partbook.model.generation import Prefix, never_drawn, recent_pitches, windo
 from partbook.model.sampling import Constraint, Sampling, draw, masked
 from partbook.music.tokens import Tokenizer
 
-AS_THE_PRODUCT: Final = Sampling(max_tokens=4096, end=False)
-"""Temperature 1, top-p 0.95, EOS never drawn, at most 4,096 tokens: what `partbook generate` does."""
+AS_THE_PRODUCT: Final = Sampling(max_tokens=4096)
+"""Temperature 1, top-p 0.95, pieces that may end by themselves, at most 4,096 tokens: what `partbook generate` does."""
 
 
 class Rows(Protocol):

@@ -45,20 +45,26 @@ def train(
     out: Annotated[Path, typer.Option(help="Folder to make; the same command goes on with what it holds.")],
     data: _Data = None,
     collections: _Collections = None,
-    steps: Annotated[int, typer.Option(min=1, help="Optimiser steps; the base has 1600.")] = 1600,
-    batch: Annotated[int, typer.Option(min=1, help="Windows of 256 tokens a step; the base has 8.")] = 8,
-    seed: Annotated[int, typer.Option(min=0, help="Of keys, performances, initialisation and order.")] = 1,
+    tokens: Annotated[
+        int, typer.Option(min=1, help="Tokens to see in training; as many as the base's run.")
+    ] = 60_000_000,
+    batch: Annotated[int, typer.Option(min=1, help="Tokens of an optimiser step; the base's.")] = 8192,
+    takes: Annotated[int, typer.Option(min=0, help="Of each work that is heard; the base's. 0: scores alone.")] = 1,
+    heard_works: Annotated[
+        int, typer.Option("--heard-works", min=1, help="Works of a collection that are heard; the base's.")
+    ] = 150,
+    seed: Annotated[int, typer.Option(min=0, help="Of keys, windows and initialisation.")] = 1,
     most_tokens: Annotated[
-        int, typer.Option(min=10_000, help="Tokens to write works down to; in fewer than twelve keys if more.")
+        int, typer.Option(min=10_000, help="Tokens to count; scores in fewer than twelve keys if more.")
     ] = 25_000_000,
     cache: Annotated[
-        Path | None, typer.Option(help="Where works are kept as tokens.", show_default="~/.cache/partbook/baselines")
+        Path | None, typer.Option(help="Where pieces and takes are kept.", show_default="~/.cache/partbook/corpus")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the manifest as JSON, and nothing else.")] = False,
 ) -> None:
-    """Train one baseline on the base pools: those the shipped base learnt from, or with --data all there are.
+    """Train one baseline on what the base learns from: the base pools of music21's, or with --data of all there are.
 
-    Kneser–Ney takes minutes, LSTM and VAE about half an hour each on one core. Interrupted, the same command goes on.
+    Kneser–Ney takes minutes, LSTM and VAE hours on one core. Interrupted, the same command goes on.
     """
     one_thread()
     from rich.console import Console
@@ -68,7 +74,9 @@ def train(
     from partbook.simulation.watching import RichWatcher
 
     console = Console(stderr=True)
-    order = Order(kind.value, tuple(data or ()), tuple(collections or ()), steps, batch, seed, most_tokens)
+    order = Order(
+        kind.value, tuple(data or ()), tuple(collections or ()), tokens, batch, takes, heard_works, seed, most_tokens
+    )
     with RichWatcher(console) as watcher:
         manifest = train_baseline(order, out, watcher, cache=cache)
     if as_json:
@@ -105,7 +113,7 @@ def score(
     from rich.table import Table
 
     from partbook.baselines.loading import learnt_from, load_language_model
-    from partbook.baselines.scoring import heard_works, heldout_works, played_works, score_model, score_table_rows
+    from partbook.baselines.scoring import heard_works, heldout_works, score_model, score_table_rows, written_works
     from partbook.baselines.training import chosen_collections
     from partbook.corpus.library import Library
     from partbook.errors import ConfigError
@@ -126,11 +134,11 @@ def score(
     with RichWatcher(console) as watcher:
         works = {}
         for name in names:
-            watcher.stage(f"{'Hearing' if heard else 'Playing'} {name}", len(chosen[name]))
+            watcher.stage(f"{'Hearing' if heard else 'Reading'} {name}", len(chosen[name]))
             if heard:
                 works[name] = heard_works(chosen[name], cache, watcher.step)
             else:
-                works[name] = played_works(library, chosen[name], loaded[0].tokenizer, watcher.step)
+                works[name] = written_works(library, chosen[name], loaded[0].tokenizer, watcher.step)
         works = {name: recordings for name, recordings in works.items() if recordings}
         scores: list[ModelScore] = []
         for model in loaded:

@@ -29,12 +29,12 @@ State = tuple[Tensor, Tensor]  # hidden and cell, each (layers, b, width)
 
 @dataclass(frozen=True, slots=True)
 class LstmConfig:
-    """What fixes the network's shape: 2,458,816 parameters with 640 tokens, 0.6 % fewer than the base."""
+    """What fixes the network's shape: 4,586,832 parameters with 2,000 tokens, 0.2 % more than the base."""
 
-    vocabulary: int = 640
-    width: int = 372
+    vocabulary: int = 2000
+    width: int = 476
     layers: int = 2
-    context: int = 256  # positions of a training window, BOS included
+    context: int = 1024  # positions of a training window, BOS included
 
 
 class LstmNetwork(nn.Module):

@@ -3,7 +3,7 @@
 A note's nats are all a piece's nats over its notes, the piece's end included: unlike nats a token they would also
 compare with models of another tokeniser. A bar is repeated where it has the notes (onset in the bar, pitch, length;
 loudness aside, since no two performances agree) of an earlier bar of the same window, the window being that of the
-base (`partbook.music.windows.spans` of 256 positions) for every model. A model that has noticed pays less for it.
+base (`partbook.music.windows.spans` of 1,024 positions) for every model. A model that has noticed pays less for it.
 
 Estimates are percentile bootstraps over works (Efron & Tibshirani 1993, §13.3): works are drawn again with
 replacement, and their sums divided.
@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from partbook.corpus.library import Library, PublicWork, default_cache
+from partbook.corpus.scores import written
 from partbook.errors import ConfigError, ScoreError
 from partbook.evaluation.estimates import Estimate
 from partbook.evaluation.language_model import LanguageModel
@@ -29,13 +30,11 @@ from partbook.model.checkpoint import BASE
 from partbook.music.recording import Recording
 from partbook.music.tokens import Tokenizer
 from partbook.music.windows import spans
-from partbook.simulation.base import written
-from partbook.simulation.performance import perform
 
-CONTEXT: Final = 256
+CONTEXT: Final = 1024  # positions of the base's window
 RESAMPLES: Final = 2000
 _FEWEST: Final = 5  # works
-_PLAYED: Final = ("Bar_", "Position_", "TimeSig_", "Pitch_", "Duration_")
+_PLAYED: Final = ("Step_", "Pitch_", "Length_")
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,20 +102,19 @@ def heldout_works(library: Library, collection: str, most: int | None = None) ->
     return tuple(work for work in works if work in chosen)
 
 
-def played_works(
+def written_works(
     library: Library,
     works: Sequence[PublicWork],
     tokenizer: Tokenizer,
     on_work: Callable[[str], None] = lambda _: None,
 ) -> list[Recording]:
-    """Works as played scores, without sound; a work is played the same every time, unreadable ones are left out."""
+    """Works as scores, without sound; unreadable ones are left out."""
     result = []
-    for work, score in zip(works, library.each_score(works, on_work), strict=True):
+    for score in library.each_score(works, on_work):
         if score is None:
             continue
-        key = int.from_bytes(hashlib.sha256(work.key.encode()).digest()[:8], "little")
         try:
-            result.append(written(perform(score, np.random.Generator(np.random.Philox(key))), tokenizer))
+            result.append(written(score, tokenizer))
         except ScoreError:
             continue  # nothing on the piano's range
     return result
@@ -179,7 +177,7 @@ def repeated_bars(recording: Recording, tokenizer: Tokenizer, context: int = CON
     marks = np.full(len(recording.ids), -1, dtype=np.int8)
     starts = np.asarray(recording.bar_starts)
     ends = np.append(starts[1:], len(recording.ids))
-    for span in spans(recording, context):
+    for span in spans(recording, tokenizer, context):
         seen: set[tuple[str, ...]] = set()
         for start, end in zip(starts, ends, strict=True):
             if start < span.start or end > span.stop or not notes[recording.ids[start:end]].sum():

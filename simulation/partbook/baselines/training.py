@@ -1,5 +1,9 @@
 """One command, one baseline: counted or trained on public works, gone on with where it was interrupted.
 
+All learn from what the base learns from: the same works of the same pools, as scores and as a node hears them
+(`partbook.pretraining.pieces`). Networks see the base's own windows, batch by batch (`partbook.pretraining.mixture`),
+and as many tokens of them; what is counted is counted once, in every key that fits (`token_corpus`).
+
 A baseline's folder:
 
     manifest.json        what it is, from which works, by which command; hashes of the rest
@@ -14,7 +18,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,15 +31,17 @@ from torch import Tensor
 
 from partbook.baselines.kneser_ney import ORDER, KneserNey
 from partbook.baselines.lstm import LstmConfig, LstmNetwork
-from partbook.baselines.token_corpus import MOST_TOKENS, TokenCorpus, TokenWindows
+from partbook.baselines.token_corpus import MOST_TOKENS, in_keys
 from partbook.baselines.vae import VaeConfig, VaeNetwork, evidence_bound, training_loss
-from partbook.corpus.library import Library, PublicWork
+from partbook.corpus.library import Library, PublicWork, default_cache
 from partbook.errors import ConfigError
 from partbook.model.checkpoint import BASE
-from partbook.model.likelihood import to_tensors, token_losses
+from partbook.model.likelihood import token_losses
 from partbook.model.transformer import parameter_count
 from partbook.music.tokens import Tokenizer
-from partbook.simulation.base import PublicScore
+from partbook.pretraining.making import HEARD_WORKS, STEP_TOKENS, TOKENS
+from partbook.pretraining.mixture import Mixture
+from partbook.pretraining.pieces import Pieces, heard, pooled, written
 from partbook.simulation.collections import COLLECTIONS
 from partbook.training.pretraining import Schedule, adamw, descend
 
@@ -50,7 +56,6 @@ WEIGHTS: Final = "model.safetensors"
 UNFINISHED: Final = "unfinished.pt"
 _KEEP_EVERY: Final = 50  # steps: under a minute of work is lost
 _DROPOUT: Final = 0.1  # the base's
-_RECIPE: Final = "1"  # changes whenever the same works would be written down otherwise
 
 
 class Watcher(Protocol):
@@ -72,21 +77,30 @@ class Order:
 
     Attributes:
         kind: which model.
-        data: folders of further public works; none: the four collections that the base learns from.
+        data: folders of further public works; none: the four collections of music21's corpus.
         collections: only these; none: all there are.
-        steps: optimiser steps; nothing to Kneser–Ney.
-        batch: windows a step, of 256 tokens.
-        seed: of keys, performances, initialisation and order.
-        most_tokens: of the corpus; works are written in fewer keys if twelve are more.
+        tokens: to see in training; nothing to Kneser–Ney. The base's, unless said otherwise.
+        batch: tokens of an optimiser step, about.
+        takes: of each work that is heard; 0 for none.
+        heard_works: at most so many of a collection.
+        seed: of keys, windows and initialisation.
+        most_tokens: to count; scores are written in fewer keys if twelve are more.
     """
 
     kind: Kind
     data: tuple[Path, ...] = ()
     collections: tuple[str, ...] = ()
-    steps: int = 1600
-    batch: int = 8
+    tokens: int = TOKENS
+    batch: int = STEP_TOKENS
+    takes: int = 1
+    heard_works: int = HEARD_WORKS
     seed: int = 1
     most_tokens: int = MOST_TOKENS
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps."""
+        return math.ceil(self.tokens / self.batch)
 
     def command(self) -> str:
         """The command that asks for this."""
@@ -94,15 +108,11 @@ class Order:
         words += [f"--data {folder}" for folder in self.data]
         words += [f"--collections {name}" for name in self.collections]
         if self.kind != "kneser-ney":
-            words += [f"--steps {self.steps}", f"--batch {self.batch}"]
-        if self.most_tokens != MOST_TOKENS:
+            words += [f"--tokens {self.tokens}", f"--batch {self.batch}"]
+        elif self.most_tokens != MOST_TOKENS:
             words.append(f"--most-tokens {self.most_tokens}")
+        words += [f"--takes {self.takes}", f"--heard-works {self.heard_works}"]
         return " ".join([*words, f"--seed {self.seed}"])
-
-
-def default_cache() -> Path:
-    """`$XDG_CACHE_HOME/partbook/baselines`, under `~/.cache` where the variable is not set."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "partbook" / "baselines"
 
 
 def train(
@@ -116,32 +126,32 @@ def train(
         order: what.
         out: folder, made if missing.
         watcher: told how far it is.
-        cache: where works are kept as tokens, for the next baseline.
+        cache: where pieces and takes are kept, the base's; `$XDG_CACHE_HOME/partbook/corpus` where None.
         library: where works come from; opened from `order.data` where not given.
 
     Raises:
         ConfigError: `out` holds a finished baseline or another one's training, or a collection is unknown.
         InputError: a folder of works cannot be used.
     """
+    cache = cache or default_cache()
     if (out / MANIFEST).exists():
         raise ConfigError(f"{out} holds a finished baseline already; choose another folder.")
     library = library or Library.open(order.data)
     works = chosen_works(order, library)
-    tokens = corpus_of(order, library, works, watcher, cache or default_cache())
+    scores, takes = corpus_of(order, library, works, watcher, cache)
     out.mkdir(parents=True, exist_ok=True)
     about: dict[str, Any] = {
         "command": order.command(),
         "sources": _sources(order, library, works),
         "works": len(works),
-        "pieces": len(tokens),
-        "corpus_tokens": len(tokens.ids),
-        "corpus_sha256": tokens.sha256,
+        "pieces": {"score": len(scores.pieces), "heard": len(takes.pieces)},
+        "corpus_sha256": hashlib.sha256(f"{scores.sha256} {takes.sha256}".encode()).hexdigest(),
     }
     if order.kind == "kneser-ney":
-        about |= _count(order, tokens, out, watcher)
+        about |= _count(order, scores, takes, out, watcher)
         files: tuple[str, ...] = (COUNTS,)
     else:
-        about |= _descend(order, tokens, out, watcher)
+        about |= _descend(order, scores, takes, about["corpus_sha256"], out, watcher)
         files = (CONFIG, WEIGHTS)
     write_json(out / WORKS, {"works": [work.key for work in works]})
     manifest = {
@@ -184,23 +194,18 @@ def chosen_collections(library: Library, data: Sequence[Path], collections: Sequ
 
 def corpus_of(
     order: Order, library: Library, works: Sequence[PublicWork], watcher: Watcher, cache: Path
-) -> TokenCorpus:
-    """The works as tokens, from the cache if they are there."""
-    said = [_RECIPE, tokenizer_hash(), order.seed, order.most_tokens]
-    said += [[w.key, [w.source.stat().st_size, w.source.stat().st_mtime_ns] if w.source else None] for w in works]
-    path = cache / f"{hashlib.sha256(json.dumps(said).encode()).hexdigest()[:32]}.npz"
-    if path.exists():
-        return TokenCorpus.load(path)
-    watcher.stage("Reading works", len(works))
-    read = library.each_score(works, watcher.step)
-    scores = [PublicScore(w.collection, score) for w, score in zip(works, read, strict=True) if score is not None]
-    watcher.stage("Writing them down in several keys", len(scores))
-    tokens = TokenCorpus.write(
-        scores, BASE / "tokenizer.json", order.seed, most_tokens=order.most_tokens, on_work=lambda n: watcher.step("")
-    )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    tokens.save(path)
-    return tokens
+) -> tuple[Pieces, Pieces]:
+    """The works as scores, and some of them as heard: the base's own, from the cache if they are there.
+
+    Raises:
+        ConfigError: none of them can be read.
+    """
+    names = tuple(dict.fromkeys(work.collection for work in works))
+    scores = written(library, works, cache, watcher)
+    if not scores.pieces:
+        raise ConfigError("None of the works can be read; choose other collections.")
+    some = pooled(library, names, "base", order.heard_works) if order.takes else []
+    return scores, heard(library, some, range(order.takes), cache, watcher)
 
 
 def tokenizer_hash() -> str:
@@ -224,17 +229,20 @@ def _sources(order: Order, library: Library, works: Sequence[PublicWork]) -> lis
     ]
 
 
-def _count(order: Order, tokens: TokenCorpus, out: Path, watcher: Watcher) -> dict[str, Any]:
+def _count(order: Order, scores: Pieces, takes: Pieces, out: Path, watcher: Watcher) -> dict[str, Any]:
     tokenizer = Tokenizer.load(BASE / "tokenizer.json")
+    pieces = [*scores.pieces, *takes.pieces]
+    watcher.stage("Writing them down in several keys", len(pieces))
+    counted = in_keys(pieces, tokenizer, order.seed, most_tokens=order.most_tokens, on_piece=watcher.step)
     watcher.stage("Counting", 2)
-    model = KneserNey.train(
-        tokens.pieces(), vocabulary=len(tokenizer), bos=tokenizer.bos, eos=tokenizer.eos, never={tokenizer.pad}
-    )
+    never = {tokenizer.pad, tokenizer.cut}
+    model = KneserNey.train(counted, vocabulary=len(tokenizer), bos=tokenizer.bos, eos=tokenizer.eos, never=never)
     watcher.step(f"{sum(model.sizes):,} n-grams")
     model.save(out / COUNTS)
     watcher.step("written")
     discounts = [[round(d, 6) for d in three] for three in model.discounts]
-    return {"order": ORDER, "ngrams": list(model.sizes), "discounts": discounts, "tokens_seen": len(tokens.ids)}
+    seen = sum(len(ids) + 1 for ids in counted)
+    return {"order": ORDER, "ngrams": list(model.sizes), "discounts": discounts, "tokens_seen": seen}
 
 
 def network_of(
@@ -253,39 +261,53 @@ def network_of(
         raise ConfigError(f"This is no configuration of a {kind} ({error}); restore {CONFIG}.") from error
 
 
-def _descend(order: Order, tokens: TokenCorpus, out: Path, watcher: Watcher) -> dict[str, Any]:
+def _descend(
+    order: Order, scores: Pieces, takes: Pieces, corpus_sha256: str, out: Path, watcher: Watcher
+) -> dict[str, Any]:
     tokenizer = Tokenizer.load(BASE / "tokenizer.json")
     torch.manual_seed(order.seed)
     network = network_of(order.kind, {"vocabulary": len(tokenizer)}, dropout=_DROPOUT)
     schedule = Schedule(order.steps)
     optimiser = adamw(network, schedule)
-    fingerprint = json.dumps([order.kind, order.steps, order.batch, order.seed, tokens.sha256, asdict(network.config)])
-    done, losses = 0, []
+    fingerprint = json.dumps([order.kind, order.tokens, order.batch, order.seed, corpus_sha256, asdict(network.config)])
+    done, seen, losses = 0, 0, []
     if (out / UNFINISHED).exists():
         kept = torch.load(out / UNFINISHED, weights_only=True)
         if kept["order"] != fingerprint:
             raise ConfigError(f"{out} holds another training's state; choose another folder, or delete {UNFINISHED}.")
         network.load_state_dict(kept["network"])
         optimiser.load_state_dict(kept["optimiser"])
-        done, losses = int(kept["step"]), list(kept["losses"])
+        done, seen, losses = int(kept["step"]), int(kept["seen"]), list(kept["losses"])
     watcher.stage(f"Training {parameter_count(network):,} parameters", order.steps)
     for _ in range(done):
         watcher.step("was done before")
-    windows = TokenWindows(tokens, tokenizer, network.config.context, order.batch, order.seed)
+    mixture = Mixture(
+        [*scores.pieces, *takes.pieces],
+        tokenizer,
+        context=network.config.context,
+        tokens=order.batch,
+        seed=order.seed,
+    )
     loss_of = _loss_of(network, tokenizer.pad)
     network.train()
     for step in range(done, order.steps):
         # Of a seed and a step alone, so that going on is the same as not having stopped.
         torch.manual_seed(int(np.random.SeedSequence([order.seed, step]).generate_state(1)[0]))
-        ids, _, _ = to_tensors(windows.batch(step), torch.device("cpu"))
-        loss, shown = loss_of(ids, step / order.steps)
-        descend(network, optimiser, loss, schedule.rate(step), schedule.clip)
+        parts = [torch.from_numpy(windows.ids) for windows in mixture.batch(step)]
+        tokens = sum(int((ids[:, 1:] != tokenizer.pad).sum()) for ids in parts)
+        shown = 0.0
+        for ids in parts:
+            loss, found = loss_of(ids, tokens, step / order.steps)
+            loss.backward()  # type: ignore[no-untyped-call]
+            shown += found
+        descend(network, optimiser, schedule.rate(step), schedule.clip)
         losses.append(round(shown, 4))
+        seen += tokens
         watcher.step(f"{shown:.3f} nats/token")
         if (step + 1) % _KEEP_EVERY == 0:
             state = {"order": fingerprint, "network": network.state_dict(), "optimiser": optimiser.state_dict()}
             temporary = out / f"{UNFINISHED}.part"
-            torch.save({**state, "step": step + 1, "losses": losses}, temporary)
+            torch.save({**state, "step": step + 1, "seen": seen, "losses": losses}, temporary)
             temporary.replace(out / UNFINISHED)
             watcher.note(f"step {step + 1}: {np.mean(losses[-_KEEP_EVERY:]):.4f} nats/token")
     half = {name: tensor.to(torch.float16).contiguous() for name, tensor in network.state_dict().items()}
@@ -296,7 +318,7 @@ def _descend(order: Order, tokens: TokenCorpus, out: Path, watcher: Watcher) -> 
     every = max(1, order.steps // 32)
     return {
         "parameters": parameter_count(network),
-        "tokens_seen": order.steps * order.batch * network.config.context,
+        "tokens_seen": seen,
         "training_nats_per_token": {
             str(end): round(float(np.mean(losses[max(0, end - every) : end])), 4)
             for end in range(every, order.steps + 1, every)
@@ -304,19 +326,22 @@ def _descend(order: Order, tokens: TokenCorpus, out: Path, watcher: Watcher) -> 
     }
 
 
-def _loss_of(network: LstmNetwork | VaeNetwork, pad: int) -> Callable[[Tensor, float], tuple[Tensor, float]]:
-    """Of ids and progress: the loss to descend, and nats a token to show (the bound, for a VAE)."""
+def _loss_of(network: LstmNetwork | VaeNetwork, pad: int) -> Callable[[Tensor, int, float], tuple[Tensor, float]]:
+    """Of ids, the step's tokens and progress: what ids add to the loss, and to the nats a token that are shown.
 
-    def of_lstm(ids: Tensor, progress: float) -> tuple[Tensor, float]:
+    What is shown of a VAE is the bound.
+    """
+
+    def of_lstm(ids: Tensor, tokens: int, progress: float) -> tuple[Tensor, float]:
         assert isinstance(network, LstmNetwork)
         nothing = torch.zeros(0)
-        loss = token_losses(network, ids, nothing, nothing, pad).sum() / (ids[:, 1:] != pad).sum()
+        loss = token_losses(network, ids, nothing, nothing, pad).sum() / tokens
         return loss, float(loss.detach())
 
-    def of_vae(ids: Tensor, progress: float) -> tuple[Tensor, float]:
+    def of_vae(ids: Tensor, tokens: int, progress: float) -> tuple[Tensor, float]:
         assert isinstance(network, VaeNetwork)
         noise = torch.randn(len(ids), network.config.latent)
-        found, tokens = evidence_bound(network, ids, noise, pad), (ids[:, 1:] != pad).sum()
+        found = evidence_bound(network, ids, noise, pad)
         shown = (found.tokens.detach().sum() + found.divergence.detach().sum()) / tokens
         return training_loss(found, tokens, progress), float(shown)
 

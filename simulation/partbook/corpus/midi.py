@@ -16,13 +16,13 @@ from symusic.core import ScoreTick, TempoTick, TimeSignatureTick, TrackTick
 from partbook.corpus.gridding import on_grid
 from partbook.errors import ScoreError
 from partbook.music.tokens import TICKS_PER_QUARTER
-from partbook.simulation.collections import METRES
+from partbook.music.vocabulary import METRES
 
 _MIDI_TEMPO: Final = 120.0  # quarters a minute where a file gives none (Standard MIDI Files 1.0)
 
 
 def score_of_midi(path: Path, program: int | None) -> ScoreTick:
-    """A MIDI file's pitched tracks at 480 ticks a quarter, all on one instrument or each on its own; drums are left out.
+    """A MIDI file's pitched tracks at 480 ticks a quarter, all on one instrument or each on its own; no drums.
 
     A metre that the tokeniser lacks becomes one with bars as long, such as 2/4 for 4/8, or, where there is none, the
     one that was valid before it. Odd metres before the first usable one are a pick-up: they get rests in front, so

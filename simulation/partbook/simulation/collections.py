@@ -35,11 +35,11 @@ from symusic.core import NoteTick, ScoreTick, TempoTick, TimeSignatureTick, Trac
 from partbook.corpus.table import shipped
 from partbook.errors import ScoreError
 from partbook.music.tokens import TICKS_PER_QUARTER
+from partbook.music.vocabulary import METRES
 
 Pool = Literal["heldout", "label", "base"]
 SPLIT: Final = "partbook/v1/split"
 PLAIN_XML: Final = frozenset({"trecento"})  # folders whose MusicXML is not zipped
-METRES: Final = {(n, 2) for n in (2, 3, 4)} | {(n, 4) for n in (1, 2, 3, 4, 5, 6)} | {(n, 8) for n in (3, 6, 9, 12)}
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,6 +52,7 @@ from partbook.simulation.results import (
 )
 from partbook.simulation.three_pieces import PIECES, three_pieces
 from partbook.study.human import mixed
+from partbook.study.subjects import openings
 from partbook.threads import one_thread_within
 from partbook.vault.ingest import Workers, ingest
 from partbook.vault.store import Vault
@@ -268,7 +269,11 @@ class Demo:
             model = Transformer("The release", made.model, made.tokenizer)
             with one_thread_within():
                 pieces = freely(
-                    model, options.evaluated, seed=options.seed, on_piece=lambda count: watch.step(f"piece {count}")
+                    model,
+                    options.evaluated,
+                    seed=options.seed,
+                    prompts=openings(human.styles, options.evaluated, seed=options.seed),
+                    on_piece=lambda count: watch.step(f"piece {count}"),
                 )
             return brief(
                 [

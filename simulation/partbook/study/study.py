@@ -223,7 +223,7 @@ class Study:
         held_out: HeldOut | None,
     ) -> Subject:
         began, options, watch = time.monotonic(), self._options, self._watch
-        pieces = self._pieces(one, others)
+        pieces = self._pieces(one, works, others)
         watch.stage(f"{one.title}: measuring", len(pieces))
         measured = MeasuredSet.of(one.title, pieces, watch.step)
         watch.stage(f"{one.title}: comparing", 1)
@@ -251,7 +251,7 @@ class Study:
             seconds=time.monotonic() - began,
         )
 
-    def _pieces(self, one: Named, others: Works) -> Sequence[Reading]:
+    def _pieces(self, one: Named, works: Works, others: Works) -> Sequence[Reading]:
         options, watch = self._options, self._watch
         if one.name == HUMAN:
             return others.pieces
@@ -260,7 +260,13 @@ class Study:
             return noise.readings(others.pieces, make, options.seed)
         if one.model is not None:
             watch.stage(f"{one.title}: writing", options.pieces)
-            return freely(one.model, options.pieces, seed=options.seed, on_piece=lambda _: watch.step("a piece"))
+            return freely(
+                one.model,
+                options.pieces,
+                seed=options.seed,
+                prompts=subjects.openings(works.styles, options.pieces, seed=options.seed),
+                on_piece=lambda _: watch.step("a piece"),
+            )
         assert one.folder is not None, "what is neither a word nor a model is a folder"
         watch.stage(f"{one.title}: reading", subjects.count_of(one.folder))
         return self._of_folder(one.folder)

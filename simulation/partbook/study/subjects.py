@@ -14,13 +14,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+import numpy as np
+from numpy.typing import NDArray
 from symusic.core import ScoreTick
 
 from partbook.errors import InputError, ScoreError
 from partbook.evaluation.reading import Reading, read
 from partbook.evaluation.results import Kind
 from partbook.model.checkpoint import BASE
-from partbook.music.tokens import Tokenizer
+from partbook.music.quantised import quantised
+from partbook.music.tokens import Header, Tokenizer
+from partbook.music.vocabulary import NUMBER
+from partbook.pretraining.pieces import GENRES
 from partbook.study.human import Works
 
 if TYPE_CHECKING:
@@ -98,6 +103,24 @@ def _is_generator(model: LanguageModel) -> bool:
     return isinstance(model, Transformer)
 
 
+def openings(styles: Sequence[str], count: int, *, seed: int) -> list[NDArray[np.int16]]:
+    """What `count` free pieces begin with: that they are scores, and of a genre, as often as human works are of it.
+
+    Args:
+        styles: the collections of the human works that pieces are held against.
+        count: pieces.
+        seed: of the draw.
+    """
+    random = np.random.Generator(np.random.Philox(seed))
+    genres = [GENRES.get(style) for style in styles] or [None]
+    drawn = [genres[place] for place in random.integers(len(genres), size=count)]
+    return [np.array(_score_of(genre), dtype=np.int16) for genre in drawn]
+
+
+def _score_of(genre: str | None) -> list[int]:
+    return [NUMBER["Hand_score"], *(() if genre is None else (NUMBER[f"Genre_{genre}"],))]
+
+
 def to_go_on_from(works: Works, count: int) -> list[tuple[Reading, str]]:
     """`count` works or a few more, as many of each style as there are long ones for, and the style of each."""
     chosen: list[tuple[Reading, str]] = []
@@ -116,13 +139,16 @@ def written_after(
 
     Continuations in which nothing sounds are left out.
     """
-    openings = [piece.opening(PROMPT_QUARTERS) for piece, _ in chosen]
-    prompts = [model.tokenizer.encode(opening.score()) for opening in openings]
+    given = [piece.opening(PROMPT_QUARTERS) for piece, _ in chosen]
+    prompts = [
+        model.tokenizer.write(quantised(opening.score()), Header(genre=GENRES.get(style)))
+        for opening, (_, style) in zip(given, chosen, strict=True)
+    ]
     seeds = [seed * 100_000 + 50_000 + number for number in range(len(chosen))]
-    longest = max((opening.quarters for opening in openings), default=0.0) + _QUARTERS / 2
+    longest = max((opening.quarters for opening in given), default=0.0) + _QUARTERS / 2
     written = model.sample_many(seeds, longest, prompts, on_piece=on_piece)
     pieces, wanted = [], []
-    for ids, opening, (source, style) in zip(written, openings, chosen, strict=True):
+    for ids, opening, (source, style) in zip(written, given, chosen, strict=True):
         try:
             whole = read(model.tokenizer.decode(ids), source.title, source.work)
             pieces.append(whole.between(len(opening.bars) - 1, len(whole.bars) - 1))

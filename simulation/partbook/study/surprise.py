@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final
 
 from partbook.baselines.loading import learnt_from
-from partbook.baselines.scoring import CollectionScore, heard_works, heldout_works, played_works, score_model
+from partbook.baselines.scoring import CollectionScore, heard_works, heldout_works, score_model, written_works
 from partbook.errors import ConfigError
 from partbook.evaluation.estimates import Estimate
 from partbook.evaluation.results import Hand, Surprise
@@ -24,13 +24,13 @@ class HeldOut:
     """Held-out works by collection and hand, read or heard once for all models."""
 
     def __init__(self, library: Library, tokenizer: Tokenizer, *, heard: bool, on_work: Callable[[str], None]) -> None:
-        """The first `MOST` held-out works of every collection, as played scores and, if asked for, as recordings.
+        """The first `MOST` held-out works of every collection, as scores and, if asked for, as recordings.
 
         Recordings are made and transcribed where they are not kept from an earlier run.
         """
         self._works: dict[Hand, dict[str, list[Recording]]] = {"score": {}}
         for name in library.collections:
-            self._works["score"][name] = played_works(library, heldout_works(library, name, MOST), tokenizer, on_work)
+            self._works["score"][name] = written_works(library, heldout_works(library, name, MOST), tokenizer, on_work)
         if heard:
             self._works["heard"] = {
                 name: heard_works(heldout_works(library, name, MOST), None, on_work) for name in library.collections

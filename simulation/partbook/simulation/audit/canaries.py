@@ -137,7 +137,7 @@ def canary(number: int, tokenizer: Tokenizer, random: np.random.Generator) -> Re
     rows = [(i * _BEAT / 2, _BEAT / 2, int(p), int(v)) for i, (p, v) in enumerate(zip(pitches, loudness, strict=True))]
     notes = Notes.from_rows(rows)
     score = score_of(notes, np.arange(_NOTES, dtype=np.float64) * _BEAT, 0, beats_per_minute=60 / _BEAT)
-    ids = tokenizer.encode(score)
+    ids = tokenizer.encode(score, hand="heard")
     starts = tokenizer.bar_starts(ids)
     nothing = np.full((1, 128), -1.0, np.float16)
     return Recording(f"canary {number}", _NOTES * _BEAT, notes, ids, starts, bar_seconds(score, len(starts)), nothing)

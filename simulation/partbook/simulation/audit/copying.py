@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from symusic.core import ScoreTick
 
 from partbook.coordinator.validation import ValidationSet
+from partbook.corpus.scores import written
 from partbook.errors import ConfigError, GenerationError, InputError, ScoreError
 from partbook.generator.composing import Generator, Piece, PieceRequest, compose
 from partbook.generator.release import load_generator, open_release, pack_release
@@ -40,7 +41,6 @@ from partbook.music.recording import Recording
 from partbook.music.tokens import POSITIONS_PER_BEAT, Tokenizer
 from partbook.plan.training import PlainTraining
 from partbook.simulation.audit.results import AuditResult
-from partbook.simulation.base import written
 from partbook.simulation.collections import COLLECTIONS, Work, split
 from partbook.simulation.labels import excerpt
 from partbook.simulation.performance import perform
@@ -422,7 +422,7 @@ def _heard(
         if len(found) == count:
             break
         try:
-            found.append(written(perform(excerpt(work.score(), 45.0), random), tokenizer))
+            found.append(written(perform(excerpt(work.score(), 45.0), random), tokenizer, hand="heard"))
         except ScoreError:
             continue
         found[-1] = dataclasses.replace(found[-1], title=work.printed)

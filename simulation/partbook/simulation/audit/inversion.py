@@ -26,6 +26,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from partbook.corpus.scores import written
 from partbook.errors import ScoreError
 from partbook.identity.keys import IdentityKey
 from partbook.identity.message import COORDINATOR
@@ -46,7 +47,6 @@ from partbook.secagg.coordinator import CoordinatorRound
 from partbook.secagg.node import NodeRound
 from partbook.simulation.audit.matching import Effort, Guess, Matcher
 from partbook.simulation.audit.results import AuditResult
-from partbook.simulation.base import written
 from partbook.simulation.collections import COLLECTIONS, Pool, split
 from partbook.simulation.parties import enrol
 from partbook.simulation.performance import perform
@@ -58,7 +58,7 @@ from partbook.vault.store import Vault
 EPSILON: Final = 8.0
 DELTA: Final = 1e-6
 CLIP: Final = 1.0
-LENGTH: Final = 16  # tokens of a recording, two to four bars of a tune
+LENGTH: Final = 20  # tokens of a recording: its header, and two to four bars of a tune
 MEMBERS: Final = ("Alto", "Bass", "Tenor")
 VICTIM: Final = MEMBERS[0]
 READINGS: Final = {
@@ -271,7 +271,7 @@ def short_recording(
     random = np.random.Generator(np.random.Philox(key=[seed, collection]))
     for place in range(number, number + len(works)):
         try:
-            whole = written(perform(works[place % len(works)].score(), random), tokenizer)
+            whole = written(perform(works[place % len(works)].score(), random), tokenizer, hand="heard")
         except ScoreError:
             continue
         if len(whole.ids) >= length:
@@ -309,7 +309,7 @@ def run(
         length: tokens of a recording; by `quick` where None.
     """
     windows = 1 if quick else 4
-    length = length or (12 if quick else LENGTH)
+    length = length or (16 if quick else LENGTH)
     effort = effort or (Effort((12,), 4, 4, 24) if quick else Effort((16,), 6, 6, 48))
     tokenizer = load_tokenizer(base)
     with one_thread_within():  # products are too small to share

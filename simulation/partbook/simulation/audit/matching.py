@@ -91,7 +91,7 @@ class Matcher:
         self._model = model
         self._state = {name: adapter[name].detach() for name in sorted(adapter)}
         self._bos, self._eos = tokenizer.bos, tokenizer.eos
-        self._never = torch.tensor([tokenizer.pad, tokenizer.bos, tokenizer.eos])
+        self._never = torch.tensor([tokenizer.pad, tokenizer.bos, tokenizer.cut, tokenizer.eos])
         self._length, self._effort = length, effort
         self._embedding = model.embedding.weight.detach()
         with torch.no_grad():

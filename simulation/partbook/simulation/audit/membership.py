@@ -221,7 +221,7 @@ def excerpts(count: int, tokenizer: Tokenizer, length: int, collections: Sequenc
     Raises:
         InputError: a collection has too few works that can be read.
     """
-    from partbook.simulation.base import written
+    from partbook.corpus.scores import written
     from partbook.simulation.collections import by_name
     from partbook.simulation.labels import choose
 
@@ -230,7 +230,7 @@ def excerpts(count: int, tokenizer: Tokenizer, length: int, collections: Sequenc
         own: list[Recording] = []
         for work in choose(by_name(name), "label", 2 * count, seed):
             try:
-                whole = written(work.score(), tokenizer)
+                whole = written(work.score(), tokenizer, hand="heard")
             except ScoreError:
                 continue  # a few works of the corpus are malformed
             starts = whole.bar_starts[whole.bar_starts < length - 1]
