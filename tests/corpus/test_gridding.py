@@ -10,7 +10,9 @@ from partbook.music.quantised import quantised
 QUARTER = 480
 
 
-def song(metre: tuple[int, int], *, late: float = 0.0, beats: int = 4, bars: int = 24, jitter: float = 0.0) -> ScoreTick:
+def song(
+    metre: tuple[int, int], *, late: float = 0.0, beats: int = 4, bars: int = 24, jitter: float = 0.0
+) -> ScoreTick:
     """A bass note a bar, chords on the other beats, eighths above; `late` by so many quarters."""
     random = np.random.default_rng(3)
     score, track = ScoreTick(QUARTER), TrackTick("piano", 0)

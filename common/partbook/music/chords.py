@@ -79,7 +79,7 @@ def chords_of(music: Quantised) -> dict[int, int]:
 
 
 def _sounding(music: Quantised, beats: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Share of each beat's sound on each pitch class, (beats, 12), and the pitch class of its lowest note, -1 for none."""
+    """Share of each beat's sound on each pitch class, (beats, 12), and its lowest note's pitch class, -1 for none."""
     sounding, lowest = np.zeros((len(beats), 12)), np.full(len(beats), 999, dtype=np.int64)
     edges = np.append(beats, music.bars[-1])
     for onset, length, pitch in zip(music.onset.tolist(), music.length.tolist(), music.pitch.tolist(), strict=True):

@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -274,9 +274,7 @@ def symbols_of(music: Quantised, header: Header, *, chords: Mapping[int, int] | 
     return result
 
 
-def bars_of(
-    music: Quantised, program: int, *, dynamics: bool, chords: Mapping[int, int] | None = None
-) -> list[int]:
+def bars_of(music: Quantised, program: int, *, dynamics: bool, chords: Mapping[int, int] | None = None) -> list[int]:
     """Symbols of the bars alone. `program` is the header's first, with which every bar begins."""
     coming = sorted((chords or {}).items())[::-1]
     metre, tempo = music.metres[0], tempo_number(music.tempi[0])

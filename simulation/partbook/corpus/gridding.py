@@ -1,8 +1,8 @@
 """Performances put on a grid: MIDI whose notes are in time, but not on the file's beats, and whose bars are not said.
 
-Recordings that people wrote down as MIDI (POP909) keep the recording's time: the tempo is right, every beat lies off the
-file's by the same share of a quarter, and the metre says 1/4. Such a file is moved by that share. One whose notes keep to
-no grid at all gets the beats that a node would hear in it. Bars then begin where basses and long notes do.
+Recordings that people wrote down as MIDI (POP909) keep the recording's time: the tempo is right, every beat lies off
+the file's by the same share of a quarter, and the metre says 1/4. Such a file is moved by that share. One whose notes
+keep to no grid at all gets the beats that a node would hear in it. Bars then begin where basses and long notes do.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ def on_grid(score: ScoreTick) -> ScoreTick:
 def grid_of(onset: NDArray[np.float64]) -> tuple[float, float]:
     """How closely onsets, in quarters, keep to sixteenths, 0 to 1, and by how many quarters they come late.
 
-    The mean resultant length (Mardia & Jupp 2000, "Directional Statistics", §2.3) over stretches of 32 quarters, weighed
-    by their notes, and the mean direction.
+    The mean resultant length (Mardia & Jupp 2000, "Directional Statistics", §2.3) over stretches of 32 quarters,
+    weighed by their notes, and the mean direction.
     """
     turned = np.exp(2j * np.pi * 4 * onset)
     block = (onset // _BLOCK).astype(np.int64)
