@@ -99,13 +99,13 @@ class Tokenizer:
         """With merges of words of letters; `train` and `load` make them."""
         self._merges = tuple(merges)
         numbers = {chr(_FIRST_LETTER + symbol): symbol for symbol in range(len(SYMBOLS))}
-        spelt = [(symbol,) for symbol in range(len(SYMBOLS))]
+        spelt: list[tuple[int, ...]] = [(symbol,) for symbol in range(len(SYMBOLS))]
         for left, right in self._merges:
             if left + right in numbers:
                 continue  # another way to the same word
             numbers[left + right] = len(spelt)
             spelt.append((*spelt[numbers[left]], *spelt[numbers[right]]))
-        self._spelt: list[tuple[int, ...]] = spelt
+        self._spelt = spelt
         self._merger = Merger(models.BPE(vocab=numbers, merges=list(self._merges), cache_capacity=100_000))
         self._starts_bar = np.array([symbols[0] == _BAR for symbols in spelt])
 
@@ -316,10 +316,10 @@ def bars_of(music: Quantised, program: int, *, dynamics: bool, chords: Mapping[i
             if j == i + 1:
                 result += (_PITCH + pitch[i], _length_number(length[i]))
             else:
-                chord: dict[int, list[int]] = {}
+                together: dict[int, list[int]] = {}
                 for k in range(i, j):
-                    chord.setdefault(_length_number(length[k]), []).append(_PITCH + pitch[k])
-                for said, pitches in chord.items():
+                    together.setdefault(_length_number(length[k]), []).append(_PITCH + pitch[k])
+                for said, pitches in together.items():
                     result += pitches
                     result.append(said)
             i = j
