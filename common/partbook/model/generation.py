@@ -83,8 +83,8 @@ def window(
     """What a model with so much context reads of a piece so far: what stands in front, and the last of its tokens.
 
     Short of the context that is BOS and everything. Else the tokens begin where `resume_at` says, and `prefix` is given
-    all those before. Without one the header stands in front as it is by then (`Tokenizer.header_at`): key, metre, tempo,
-    and how many bars are left; one that would leave no place for a token to come is cut short.
+    all those before. Without one the header stands in front as it is by then (`Tokenizer.header_at`): key, metre,
+    tempo, and how many bars are left; one that would leave no place for a token to come is cut short.
 
     Raises:
         GenerationError: the prefix is empty or leaves no place for a token to come.
