@@ -120,9 +120,9 @@ def write(
     on_piece: Callable[[int], None] = lambda _: None,
     constraints: Sequence[Constraint | None] | None = None,
 ) -> list[NDArray[np.int16]]:
-    """Pieces of at least `quarters` quarter notes, prompts included, each cut at the bar line at or after.
+    """Pieces of `quarters` quarter notes, prompts included, each cut at the bar line at or after.
 
-    A piece also ends with `sampling.max_tokens` drawn, and with EOS where that may be drawn.
+    A piece is shorter where EOS is drawn before, if it may be, or `sampling.max_tokens`.
 
     Args:
         open_rows: makes a given number of rows.
