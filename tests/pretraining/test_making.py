@@ -54,7 +54,7 @@ def test_a_training_that_was_ended_leads_where_another_does(
 def test_stages_and_progress_are_told_and_held_out_works_measured(order: Order, corpus: Corpus) -> None:
     watch = Onlooking()
     train(order, corpus, watch, measure_every=0.0)
-    assert [stage.split(",")[0] for stage in watch.stages] == ["Learning 520 tokens", "Training"]
+    assert [stage.split(",")[0] for stage in watch.stages] == ["Learning 620 tokens", "Training"]
     assert "nats a token" in watch.steps[-1]
     rows = [json.loads(line) for line in (order.state / CURVE).read_text().splitlines()]
     found = kept(order.state)
@@ -87,8 +87,8 @@ def test_other_works_another_vocabulary_and_other_numbers_are_refused_unless_pro
     fewer = read(replace(order, takes=0), corpus.library, Onlooking())
     with pytest.raises(ConfigError, match="learns from other works"):
         trained(replace(order, takes=0), fewer)
-    with pytest.raises(ConfigError, match="vocabulary of 520, asked for 600"):
-        trained(replace(order, vocabulary=600), corpus)
+    with pytest.raises(ConfigError, match="vocabulary of 620, asked for 700"):
+        trained(replace(order, vocabulary=700), corpus)
     with pytest.raises(ConfigError, match="tokens 1200, asked for 1600"):
         trained(replace(order, tokens=1600), corpus)
     longer = replace(order, tokens=1600, takes=0, prolong=True)
