@@ -1,4 +1,4 @@
-"""What each part of the base's recipe is worth: tiny trainings that differ in one thing, at equal compute or equal tokens.
+"""What each part of the base's recipe is worth: tiny trainings that differ in one thing, at equal compute or tokens.
 
     vocabulary   2,000 tokens, beside 640 and 10,000
     heard        with a quarter of heard music, beside none
@@ -30,12 +30,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
+from rich.console import Console
 from torch import nn
 
 from benchmarks.claims import Claim, report
 from partbook.corpus.library import Library, default_cache
 from partbook.model.config import SIZES
-from partbook.model.likelihood import token_losses
 from partbook.model.transformer import PartbookModel
 from partbook.music.rendering import soundfonts
 from partbook.music.tokens import Tokenizer
@@ -135,9 +136,7 @@ def trained(
     muon, adamw = RATES[variant.optimiser]
     optimiser = Optimiser(model, muon, adamw, 0.05) if variant.optimiser == "muon" else AdamW(model, adamw, 0.05)
     share = HEARD if variant.heard else 0.0
-    mixture = Mixture(
-        corpus.pieces, tokenizer, context=variant.context, tokens=budget.step_tokens, seed=1, heard=share
-    )
+    mixture = Mixture(corpus.pieces, tokenizer, context=variant.context, tokens=budget.step_tokens, seed=1, heard=share)
     hearing = hearing_loss(model)
     seen = steps = 0
     smooth: float | None = None
@@ -150,11 +149,8 @@ def trained(
             loss = 0.0
             for one, (ids, mel, has_memory) in zip(batch.windows, batch.tensors, strict=True):
                 memory, audible = model.encode(mel, has_memory)
-
-                def decode(ids_: torch.Tensor, *_: torch.Tensor, said=(memory, audible)) -> torch.Tensor:
-                    return model.decode(ids_, *said)
-
-                nats = token_losses(decode, ids, mel, has_memory, pad).sum() / batch.tokens
+                logits = model.decode(ids[:, :-1], memory, audible).flatten(0, 1)
+                nats = F.cross_entropy(logits, ids[:, 1:].flatten(), ignore_index=pad, reduction="sum") / batch.tokens
                 (nats + hearing(one, memory).sum() / windows).backward()
                 loss += float(nats.detach())
             nn.utils.clip_grad_norm_(model.parameters(), CLIP)
@@ -204,7 +200,7 @@ def main(argv: Sequence[str] | None = None, library: Library | None = None) -> i
         asked.cache, asked.cache, data=tuple(asked.data), heard_works=asked.works, heldout=asked.heldout,
         soundfonts=tuple(soundfonts()),
     )  # fmt: skip
-    with RichWatcher(parser_console()) as watch:
+    with RichWatcher(Console(stderr=True)) as watch:
         corpus = read(order, library or Library.open(order.data, asked.cache, watch), watch)
     chosen = {"recipe": ("the recipe", RECIPE)}
     chosen |= {name: variant for name, variant in ALTERNATIVES.items() if not asked.only or name in asked.only}
@@ -222,17 +218,10 @@ def main(argv: Sequence[str] | None = None, library: Library | None = None) -> i
             kept.parent.mkdir(parents=True, exist_ok=True)
             kept.write_text(json.dumps(asdict(result)))
         found[name] = Measured(**json.loads(kept.read_text()))
-    print(f"\n{'':20} {'as written':>10} {'as heard':>10} {'tokens':>12} {'core s':>8}   nats a note, held-out openings")
+    print(f"\n{'':20} {'as written':>10} {'as heard':>10} {'tokens':>12} {'core s':>8}   nats a note, openings")
     for name, one in found.items():
         print(f"{chosen[name][0]:20} {one.scores:10.3f} {one.heard:10.3f} {one.tokens:12,} {one.seconds:8.0f}")
     return 0 if report("ablation", claims(found)) else 1
-
-
-def parser_console():  # type: ignore[no-untyped-def]
-    """Progress goes where it does not mix with figures."""
-    from rich.console import Console
-
-    return Console(stderr=True)
 
 
 if __name__ == "__main__":
