@@ -29,7 +29,7 @@ def library() -> Library:
 @pytest.fixture
 def order(tmp_path: Path) -> Order:
     return Order(
-        tmp_path / "state", tmp_path / "cache", tokens=1200, step_tokens=400, vocabulary=520, heldout=3, heard_works=3
+        tmp_path / "state", tmp_path / "cache", tokens=1200, step_tokens=400, vocabulary=620, heldout=3, heard_works=3
     )
 
 

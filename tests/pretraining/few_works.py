@@ -102,4 +102,4 @@ class Onlooking:
 
 def tiny(vocabulary: int) -> ModelConfig:
     """In the place of `partbook.model.config.small`."""
-    return ModelConfig(vocabulary, width=32, layers=2, heads=2, hidden=64, context=96, listen_every=2)
+    return ModelConfig(vocabulary, width=32, layers=2, heads=2, hidden=64, context=256, listen_every=2)

@@ -33,7 +33,7 @@ def run(*arguments: object) -> Result:
 def asked(folder: Path) -> list[object]:
     return [
         "train", "--out", folder / "base", "--cache", folder / "cache", "--tokens", 800, "--step-tokens", 400,
-        "--vocabulary", 520, "--works", 2, "--heldout", 2, "--json",
+        "--vocabulary", 620, "--works", 2, "--heldout", 2, "--json",
     ]  # fmt: skip
 
 
@@ -52,7 +52,7 @@ def test_one_command_makes_a_base_goes_on_and_is_done(tmp_path: Path, monkeypatc
     found = json.loads(done.stdout)
     assert found["tokens"] >= 800
     assert found["about"] == base_manifest(tmp_path / "base")["about"]
-    assert load_model(tmp_path / "base").config.vocabulary == 520
+    assert load_model(tmp_path / "base").config.vocabulary == 620
 
     again = run(*asked(tmp_path))
     assert json.loads(again.stdout)["steps"] == found["steps"], "it is done, and exports again"

@@ -76,7 +76,7 @@ def train(
         ),
     ] = None,
     vocabulary: Annotated[
-        int, typer.Option(min=400, max=32_767, help="Tokens that the tokeniser learns, merges included.")
+        int, typer.Option(min=600, max=32_767, help="Tokens that the tokeniser learns, merges included.")
     ] = 2000,
     tokenizer: Annotated[
         Path | None, typer.Option(metavar="FILE", help="A tokeniser, in place of learning one.")

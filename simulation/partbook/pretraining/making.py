@@ -228,7 +228,8 @@ def train(
             watching = Watching(run, tokenizer, openings, watch, drawn, curve_every, measure_every)
             watch.stage(f"Training, {order.size}", -(-order.tokens // UNIT))
             ending = run.go(mixture.batch, tokenizer.pad, on_step=watching.step, auxiliary=hearing_loss(model))
-            watching.look()
+            if ending.signal is None:
+                watching.look()
     watch.note(ending.message)
     return ending
 
