@@ -1,7 +1,7 @@
 """The demo's three pieces: one out of nothing, one after a held-out opening, one after a held-out audio clip.
 
-The first is asked for as a score of at most `BARS` bars, and of nothing else: it may end itself before. The others go on
-as what they are given was written down, by a node's ears. Seeds follow from the run's; nobody chooses among them.
+The first is asked for as a score of at most `BARS` bars, and of nothing else: it may end itself before. The others go
+on as what they are given was written down, by a node's ears. Seeds follow from the run's; nobody chooses among them.
 """
 
 from __future__ import annotations
@@ -142,12 +142,8 @@ def _kept(
     other_roll = None
     if other is not None:
         other_roll = folder / f"{name}-base.png"
-        piano_roll(
-            notes_of(other.score),
-            other_roll,
-            title=f"{title}, by the base model alone",
-            subtitle=f"Seed {other.request.seed}",
-        )
+        said = f"{title}, by the base model alone"
+        piano_roll(notes_of(other.score), other_roll, title=said, subtitle=f"Seed {other.request.seed}")
     samples, rate = soundfile.read(wav, always_2d=True)
     return PieceReport(
         name=title,
