@@ -210,8 +210,7 @@ class Demo:
             members[label.name] = {"label": own, "heldout": held}
         control = control_works(self._library, options.control)
         self._control = takes(control, CONTROL, options.seconds, self._public / CONTROL.name / "recordings")
-        members[CONTROL.label] = {"heldout": control}
-        write_split(options.out / "split.json", members, options.seed)
+        write_split(options.out / "split.json", members, options.seed, control)
         planned = [take for label in self._labels for take in (*label.takes, *label.heldout_takes)] + self._control
         with self._stage("Playing scores into recordings", len(planned)):
             made = set(map(str, (t.path for t in record(planned, lambda take: self._watch.step(take.work.printed)))))

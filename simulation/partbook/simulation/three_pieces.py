@@ -21,8 +21,7 @@ from partbook.errors import GenerationError
 from partbook.generator.asking import MOST_BARS, PieceRequest, seconds_of
 from partbook.generator.composing import Generator, Piece, compose
 from partbook.generator.pieces import write_piece
-from partbook.generator.release import Release, load_generator
-from partbook.model.checkpoint import load_model
+from partbook.generator.release import Release, load_generator, of_base
 from partbook.music.mel import MEMORY_SECONDS, memory_before
 from partbook.music.metrics import copied_span
 from partbook.music.notes import Notes
@@ -92,7 +91,7 @@ def three_pieces(
     ]
     assert len(wanted) == PIECES, "whoever watches was told how many there are"
     generator = load_generator(release)
-    before = Generator(load_model(base), tokenizer, "base")
+    before = of_base(base)
     recordings = [r for many in validation.by_label.values() for r in many]
     made = []
     for number, (name, title, how, prompt, memory) in enumerate(wanted):
