@@ -18,6 +18,7 @@ from partbook.generator.composing import (
     played_notes,
 )
 from partbook.generator.prompts import score_of_midi
+from partbook.music.quantised import quantised
 
 REQUEST = PieceRequest(seed=5, seconds=6.0, max_tokens=600)
 
@@ -67,6 +68,17 @@ def test_a_continuation_begins_with_the_prompt_and_says_where_it_goes_on(generat
     np.testing.assert_allclose([n.onset for n in bars[0].notes], [n.onset for n in given], rtol=0.02, atol=0.01)
     assert piece.seconds >= piece.continues_at + REQUEST.seconds
     assert any(n.onset >= piece.continues_at - 0.01 for n in played_notes(piece.score))
+
+
+def test_a_prompt_that_was_heard_goes_on_in_that_hand(generator):
+    tokenizer, prompt = generator.tokenizer, tune(99, bars=3)
+    heard = tokenizer.names(tokenizer.write(quantised(prompt), PieceRequest(5, hand="heard").header()))
+    assert heard[0] == "Hand_heard"
+    assert sum(name.startswith("Level_") for name in heard) == 3
+    pieces = [piece_of(generator, replace(REQUEST, prompt=prompt, hand=hand))[1] for hand in ("score", "heard")]
+    assert pieces[0].midi != pieces[1].midi
+    with pytest.raises(GenerationError, match="hand is 'left'"):
+        PieceRequest(5, hand="left")
 
 
 def test_a_memory_changes_what_is_written(generator):

@@ -14,6 +14,7 @@ from walks import ENVIRONMENT, PARTBOOK, tune
 
 from partbook.cli import main
 from partbook.identity.keys import IdentityKey, PublicIdentity
+from partbook.model.checkpoint import BASE
 
 pytestmark = pytest.mark.timeout(300)  # whoever hears audio first compiles librosa's kernels
 
@@ -126,6 +127,16 @@ def test_generate_writes_midi_wav_and_provenance_that_agree(partbook, release, t
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a b.json", "a b.mid", "a b.wav"]
 
 
+def test_the_shipped_base_writes_without_a_release(partbook, tmp_path):
+    partbook("generate", "--base", "--bars", "2", "--genre", "dance", "--seed", "5", "--out", tmp_path, "--name", "air")
+    provenance = json.loads((tmp_path / "air.json").read_text())
+    weights = json.loads((BASE / "manifest.json").read_text())["files"]["model.safetensors"]
+    assert provenance["release"] == f"base-{weights[:12]}"
+    assert provenance["asked"] == {"bars": 2, "genre": "dance"}
+    assert "signer" not in provenance
+    assert "server" not in provenance
+
+
 def test_controls_that_are_switched_on_are_recorded_with_the_piece(partbook, release, tmp_path):
     here = ("generate", "--release", release.path, "--out", tmp_path, *SHORT)
     partbook(*here, "--name", "drawn", "--top-k", 30, "--min-p", 0.02, "--repetition-penalty", 1.2)
@@ -182,8 +193,10 @@ def test_mistakes_end_in_one_clear_line_and_write_nothing(partbook, release, tmp
     (tmp_path / "text.wav").write_text("no audio")
     here = ("--release", release.path, "--out", tmp_path)
     for arguments, reason in [
-        (("--out", tmp_path), "either --release"),
-        ((*here, "--server", "127.0.0.1:1"), "either --release"),
+        (("--out", tmp_path), "give one of --release"),
+        ((*here, "--server", "127.0.0.1:1"), "give one of --release"),
+        ((*here, "--base"), "give one of --release"),
+        (("--base", "--signer", release.path / "signer.pem", "--out", tmp_path), "give it with --release"),
         (("--server", "127.0.0.1:1", "--out", tmp_path, *SHORT), "No generator answers at 127.0.0.1:1"),
         ((*here, "--name", "taken"), "exists already"),
         ((*here, "--name", "../x"), "not a file name"),

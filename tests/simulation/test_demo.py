@@ -22,8 +22,10 @@ from partbook.coordinator.validation import ValidationSet
 from partbook.generator.composing import PieceRequest, compose
 from partbook.generator.prompts import score_of_midi
 from partbook.generator.release import Release, load_generator, open_release
-from partbook.model.checkpoint import load_tokenizer
+from partbook.model.adapter import adapter_state, attach, selection
+from partbook.model.checkpoint import load_model, load_tokenizer
 from partbook.music.mel import memory_before
+from partbook.music.quantised import quantised
 from partbook.music.tokens import HIGHEST_PITCH, LOWEST_PITCH, Tokenizer, notes_of
 from partbook.node.ledger import Ledger
 from partbook.node.policy import Policy
@@ -54,8 +56,8 @@ if __name__ == "__main__":
     plain = PlainTraining(steps=4, batch=3, learning_rate=5e-3, clip=5.0)
     course = replace(COURSES["distributed"], rounds=2, plain=plain)
     options = DemoOptions(
-        home=home, out=out, recordings=3, heldout=1, seconds=20, course=course, piece_seconds=20,
-        drops=("Cremona@confirm:1",),
+        home=home, out=out, recordings=3, heldout=1, control=2, seconds=20, course=course, piece_seconds=20,
+        evaluated=3, drops=("Cremona@confirm:1",),
     )
     with RichWatcher(Console()) as watcher:
         result = Demo(options, watcher).run()
@@ -102,7 +104,7 @@ def test_pieces_are_music_not_noise(folder: Path, name: str) -> None:
 def test_everything_that_was_promised_is_there(folder: Path) -> None:
     names = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
     expected = {f"pieces/{piece}.{kind}" for piece in PIECES for kind in ("mid", "wav", "png", "json")}
-    expected |= {"report.html", "report.json", "loss-curves.png", "split.json"}
+    expected |= {"report.html", "report.json", "loss-curves.png", "split.json", "pieces/free-base.png"}
     expected |= {"coordinator/adapter.safetensors", "coordinator/manifest.json", "release/manifest.sig"}
     assert expected <= names
 
@@ -126,7 +128,9 @@ def test_the_report_holds_every_label_and_says_which_locks_were_on(folder: Path)
 def test_both_epsilons_are_stated_and_every_labels_ledger_agrees(folder: Path, script: Path) -> None:
     report = json.loads((folder / "report.json").read_text())
     locks = report["locks"]
-    assert (locks["recordings"], locks["colluders"], locks["delta"], locks["dimension"]) == (12, 1, 1e-5, 4992)
+    model = attach(load_model())
+    trained = len(selection(adapter_state(model), COURSES["distributed"].scope))
+    assert (locks["recordings"], locks["colluders"], locks["delta"], locks["dimension"]) == (12, 1, 1e-5, trained)
     assert 7.9 < locks["epsilon_colluders"] <= EPSILON
     assert 0 < locks["epsilon_outsiders"] < locks["epsilon_colluders"]
     assert [number for number, _, _ in locks["epsilon_curve"]] == [0, 1, 2]
@@ -158,6 +162,35 @@ def test_what_the_noise_cost_is_said_for_every_label_and_stays_in_the_report(fol
     for path in (path for path in folder.rglob("*") if path.is_file()):
         if path.name not in ("report.json", "result.json"):
             assert not any(figure in path.read_bytes() for figure in figures), path
+
+
+def test_style_is_what_a_label_gained_beyond_the_control(folder: Path) -> None:
+    report = json.loads((folder / "report.json").read_text())
+    control = report["control"]
+    assert control["recordings"] == 2
+    assert control["nll_before"] != control["nll_after"]
+    for label in report["labels"]:
+        for unit, of_control in (("per_token", "nll"), ("per_note", "note")):
+            gain = label[unit]
+            assert gain["gain"] == pytest.approx(gain["base"] - gain["release"])
+            assert gain["hand"] == pytest.approx(control[f"{of_control}_before"] - control[f"{of_control}_after"])
+            assert gain["style"] == pytest.approx(gain["gain"] - gain["hand"])
+        assert (label["per_token"]["base"], label["per_token"]["release"]) == (label["nll_before"], label["nll_after"])
+        a_note = label["heldout_tokens"] / label["heldout_notes"]
+        assert label["per_note"]["release"] == pytest.approx(label["nll_after"] * a_note)
+        without = label["per_note_without_noise"]
+        assert without["release"] == pytest.approx(label["nll_without_noise"] * a_note)
+        assert without["hand"] == pytest.approx(control["note_before"] - control["note_without_noise"])
+
+
+def test_the_free_piece_is_a_score_of_32_bars_at_most_and_the_others_go_on_as_heard(folder: Path) -> None:
+    about = {name: json.loads((folder / "pieces" / f"{name}.json").read_text()) for name in PIECES}
+    assert about["free"]["asked"] == {"bars": 32}
+    assert len(quantised(score_of_midi((folder / "pieces" / "free.mid").read_bytes()))) <= 32
+    for name in ("continuation", "from-audio"):
+        assert about[name]["asked"]["hand"] == "heard"
+        metres = score_of_midi((folder / "pieces" / f"{name}.mid").read_bytes()).time_signatures
+        assert (metres[0].numerator, metres[0].denominator) == (4, 4)
 
 
 def test_every_round_is_scored_although_the_coordinator_knows_the_model_only_at_the_end(folder: Path) -> None:
@@ -203,12 +236,15 @@ def test_every_party_keeps_its_keys_in_its_own_folder(folder: Path, script: Path
 
 
 def test_the_split_keeps_private_and_public_works_apart(folder: Path) -> None:
-    labels = json.loads((folder / "split.json").read_text())["labels"]
+    split = json.loads((folder / "split.json").read_text())
+    labels = split["labels"]
     private = {work["key"] for pools in labels.values() for work in pools["label"]}
     public = {work["key"] for pools in labels.values() for work in pools["heldout"]}
     assert private
     assert public
     assert not private & public
+    assert len(split["control"]) == 2
+    assert not {work["key"] for work in split["control"]} & (private | public)
 
 
 def test_no_label_keeps_or_sends_audio_in_the_clear(folder: Path, script: Path) -> None:
@@ -333,16 +369,16 @@ def test_a_second_run_hears_nothing_twice_and_ends_with_the_same_model(
     def run(kind: type[Demo], name: str, *drops: str) -> Path:
         course = replace(COURSES["none"], rounds=2, plain=PlainTraining(steps=2, batch=2, learning_rate=5e-3, clip=5.0))
         options = DemoOptions(
-            tmp_path / "home", tmp_path / name, recordings=1, heldout=1, seconds=20, piece_seconds=1, course=course,
-            base=tiny_base, drops=drops,
+            tmp_path / "home", tmp_path / name, recordings=1, heldout=1, control=1, seconds=20, piece_seconds=1,
+            evaluated=2, course=course, base=tiny_base, drops=drops,
         )  # fmt: skip
         kind(options, Quiet()).run()
         return tmp_path / name
 
     before = run(Unplayed, "before")
-    assert len(heard) == len(set(heard)) == 2 * len(COLLECTIONS)
+    assert len(heard) == len(set(heard)) == 2 * len(COLLECTIONS) + 1
     again = run(Demo, "again", "Cremona@confirm:1")
-    assert len(heard) == 2 * len(COLLECTIONS)
+    assert len(heard) == 2 * len(COLLECTIONS) + 1
     first, second = ((f / "coordinator" / "adapter.safetensors").read_bytes() for f in (before, again))
     assert first == second
     report = json.loads((again / "report.json").read_text())

@@ -22,6 +22,7 @@ from partbook.evaluation.reading import read
 from partbook.music.mastering import Sound
 from partbook.music.notes import Notes
 from partbook.music.rendering import write_wav
+from partbook.simulation.control import ControlReport, Gain
 from partbook.simulation.pictures import LabelCurve, piano_roll
 from partbook.simulation.report import (
     DemoReport,
@@ -56,8 +57,8 @@ def example(folder: Path) -> DemoReport:
         curve = LabelCurve(name, ((0, before), (1, (before + after) / 2), (2, after)), ((1, 2.0), (2, 1.9)))
         refused = (("broken <1>.wav", "ends before its header says"),)
         return LabelReport(
-            name, "Songs & dances", "harp", 37, 2468.0, 98765, refused, 11, 4321, before, after, curve, 19,
-            1_234_567, 7_654_321,
+            name, "Songs & dances", "harp", 37, 2468.0, 98765, refused, 11, 4321, 2160, before, after,
+            Gain.of(before, after, 0.0625), Gain.of(2 * before, 2 * after, 0.1875), curve, 19, 1_234_567, 7_654_321,
         )  # fmt: skip
 
     return DemoReport(
@@ -66,6 +67,7 @@ def example(folder: Path) -> DemoReport:
         seed=4242,
         rounds=2,
         labels=(label('A&B "Records" <script>alert(1)</script>', 2.5, 2.25), label("Cremona", 2.0, 2.125)),
+        control=ControlReport("Airs <of> nobody", "flute", 8, 3000, 1000, 3.0, 2.9375, 9.0, 8.8125),
         stages=(("ingest", 61.0), ("rounds", 3.21)),
         locks=Locks(seal=False, noise=False, threshold=3, bits=20, clip_norm=0.75),
         messages=(
@@ -187,6 +189,40 @@ def test_the_numbers_on_the_page_are_the_ones_given(written):
         report.model.base_sha256,
     ):  # fmt: skip
         assert number in text, number
+
+
+def test_change_of_hand_and_style_stand_beside_each_label_by_note_and_by_token(written):
+    _, html = written
+    text = " ".join(" ".join(outline(html).text).split())
+    for words in (
+        "The base knows transcriptions already; what the labels add is style.",
+        "8 recordings of Airs <of> nobody, on the flute",
+        "stood at 9.000 nats a note before the rounds and stands at 8.812 after them (3.000 and 2.938 a token)",
+        "5.000 4.500 +0.500 +0.188 +0.312",
+        "2.000 2.125 -0.125 +0.062 -0.188",
+    ):
+        assert words in text, words
+    assert "of style in the mean of labels" not in text, "there was no noise"
+
+
+def test_what_noise_took_of_the_style_is_said_where_there_was_noise(tmp_path):
+    report = example(tmp_path)
+    labels = tuple(replace(label, per_note_without_noise=Gain(5.0, 4.0, 1.0, 0.25, 0.75)) for label in report.labels)
+    assert "gained +0.750 nats a note of style in the mean of labels" in shown(replace(report, labels=labels), tmp_path)
+
+
+def test_the_base_models_piece_is_shown_under_the_releases(tmp_path):
+    report = example(tmp_path)
+    piano_roll(TUNE, tmp_path / "base.png", title="Base", split_at=None)
+    pieces = (replace(report.pieces[0], base_roll=tmp_path / "base.png"),)
+    text = shown(replace(report, pieces=pieces), tmp_path)
+    assert "The base model alone, asked for the same" in text
+    images = [a for tag, a in outline((tmp_path / "report.html").read_text()).tags if tag == "img"]
+    assert len(images) == 2
+    assert json.loads((tmp_path / "report.json").read_text())["pieces"][0]["base_roll"] == "base.png"
+    (tmp_path / "base.png").unlink()
+    with pytest.raises(InputError, match=r"base\.png"):
+        write_report(replace(report, pieces=pieces), tmp_path)
 
 
 def shown(report, folder):
