@@ -17,13 +17,14 @@
 `demo_processes` the demo of that, from vaults to a release; `_view` shows it, `_cli` is its command
 `demo_vaults`   the demo's labels, with their vaults filled
 `three_pieces`  what the demo has its generator write
+`control`       music of no label, which tells change of hand from style
 `scoring`       the held-out loss after every round, also of sealed ones
 `results`       what a run comes to, in figures
 `report`        what a run came to, as values
 `report_page`   the same as a page, with its sections and its style in `report_*` and `exchange_figure`
 `audit`         attacks on a federation, held against its claim
 `diagram`       the picture of a federation
-`pictures`      piano rolls and loss curves
+`pictures`      piano rolls and loss curves; `roll` draws a MIDI file
 `palette`       the colours they share
 `watching`      how far a run is, for a person
 `cli`           `partbook demo`, `partbook simulate`, `partbook base`

@@ -30,7 +30,7 @@ def is_it_music(brief: Brief) -> str:
     columns = ("", "Human works, 10 – 50 – 90 %", *(f"{r.title} ({r.comparison.pieces})" for r in brief.rows))
     return (
         f"<h3>Is it music?</h3><p>{escape(_verdict(brief))} The release wrote {first.comparison.pieces} pieces of "
-        f"{QUARTERS:g} quarters out of nothing; they are held against {brief.works} human works "
+        f"{QUARTERS:g} quarters, given nothing but a genre; they are held against {brief.works} human works "
         f"({escape(brief.reference)}). Each number is the median over pieces, marked * outside the band in which eight "
         f"of ten human works lie.{escape(_hand(brief))} "
         "<code>partbook evaluate</code> measures all there is, at length.</p>"
