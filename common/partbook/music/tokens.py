@@ -99,13 +99,13 @@ class Tokenizer:
         """With merges of words of letters; `train` and `load` make them."""
         self._merges = tuple(merges)
         numbers = {chr(_FIRST_LETTER + symbol): symbol for symbol in range(len(SYMBOLS))}
-        spelt = [(symbol,) for symbol in range(len(SYMBOLS))]
+        spelt: list[tuple[int, ...]] = [(symbol,) for symbol in range(len(SYMBOLS))]
         for left, right in self._merges:
             if left + right in numbers:
                 continue  # another way to the same word
             numbers[left + right] = len(spelt)
             spelt.append((*spelt[numbers[left]], *spelt[numbers[right]]))
-        self._spelt: list[tuple[int, ...]] = spelt
+        self._spelt = spelt
         self._merger = Merger(models.BPE(vocab=numbers, merges=list(self._merges), cache_capacity=100_000))
         self._starts_bar = np.array([symbols[0] == _BAR for symbols in spelt])
 
@@ -205,7 +205,11 @@ class Tokenizer:
             return [self.bos]
         starts = np.flatnonzero(self._starts_bar[ids[: index + 1]])
         first = int(starts[0]) if len(starts) else index
-        said = {KINDS[i]: int(i) for i in ids[:index] if i < FIRST_MERGEABLE and KINDS[i] in ("Metre", "Tempo")}
+        said = {}
+        for kind, (low, high) in _CHANGING.items():
+            places = np.flatnonzero((ids[:index] >= low) & (ids[:index] < high))
+            if len(places):
+                said[kind] = int(ids[places[-1]])
         result = [self.cut]
         for symbol in (int(i) for i in ids[:first]):
             kind = KINDS[symbol] if symbol < len(SYMBOLS) else ""
@@ -254,6 +258,10 @@ class Tokenizer:
 _HEADER: Final = frozenset(
     {"Hand", "Genre", "Style", "Key", "Metre", "Tempo", "Density", "Polyphony", "Bars", "Program"}
 )
+
+_CHANGING: Final = {
+    kind: (KINDS.index(kind), KINDS.index(kind) + KINDS.count(kind)) for kind in ("Metre", "Tempo")
+}  # numbers of what may change inside a piece
 
 
 def symbols_hash() -> str:
