@@ -41,7 +41,7 @@ def tiny_base(folder: Path) -> Path:
     base = folder / "base"
     if (base / "manifest.json").exists():
         return base
-    tokenizer = tokenizer_of([tune(index) for index in range(len(TUNES))], 600)
+    tokenizer = tokenizer_of([tune(index) for index in range(len(TUNES))], 580)
     torch.manual_seed(0)
     config = ModelConfig(len(tokenizer), width=32, layers=2, heads=2, hidden=64, context=64, adapter_rank=4)
     model = PartbookModel(config)

@@ -115,7 +115,7 @@ def tunes(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A base model small enough to train in a second, with its own tokeniser."""
     folder = tmp_path_factory.mktemp("base")
-    tokenizer = tokenizer_of([tune(index) for index in range(len(TUNES))], 600)
+    tokenizer = tokenizer_of([tune(index) for index in range(len(TUNES))], 580)
     torch.manual_seed(0)
     config = ModelConfig(len(tokenizer), width=32, layers=2, heads=2, hidden=64, context=64, adapter_rank=4)
     model = PartbookModel(config)

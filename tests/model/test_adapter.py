@@ -51,10 +51,11 @@ def test_only_b_and_the_decoders_norms_are_trained(model: PartbookModel) -> None
 def test_a_federation_trains_exactly_b_and_the_norms_of_the_shipped_model() -> None:
     model = attach(load_model())
     c = model.config
-    attention, feed = 8 * c.width * c.adapter_rank, (c.hidden + c.width) * c.adapter_rank
-    norms = 2 * c.width * (3 * c.layers + 1)
+    attention, feed = 4 * c.width * c.adapter_rank, (c.hidden + c.width) * c.adapter_rank
+    listening = c.layers // c.listen_every
+    norms = 2 * c.width * (2 * c.layers + listening + 1)
     trained = sum(p.numel() for p in trained_parameters(model).values())
-    assert trained == c.layers * (attention + feed) + norms
+    assert trained == (c.layers + listening) * attention + c.layers * feed + norms
     assert trained < parameter_count(model) / 30
 
 

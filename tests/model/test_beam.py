@@ -37,7 +37,7 @@ def few(tiny_tokenizer: Tokenizer, recordings) -> list[int]:
     """A vocabulary of five tokens, of which one begins a bar, and EOS."""
     ids = list(dict.fromkeys(recordings[0].ids.tolist()))
     bars = tiny_tokenizer.bar_starts(np.array(ids, np.int16)).tolist()
-    others = [token for place, token in enumerate(ids) if place not in bars]
+    others = [token for place, token in enumerate(ids) if place > bars[0]]
     return [ids[bars[0]], *others[:4], tiny_tokenizer.eos]
 
 

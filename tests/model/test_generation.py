@@ -7,7 +7,7 @@ from constraints import Once, Only
 
 from partbook.errors import GenerationError
 from partbook.model.checkpoint import load_model
-from partbook.model.generation import Writer, generate, recent_pitches
+from partbook.model.generation import Writer, generate, recent_pitches, window
 from partbook.model.sampling import Sampling
 from partbook.model.transformer import PartbookModel
 from partbook.music.mel import BANDS, MEMORY_FRAMES
@@ -42,10 +42,16 @@ def test_the_writer_predicts_what_the_model_does_on_the_same_window(model, tiny_
     silent = torch.zeros(1, MEMORY_FRAMES, BANDS), torch.zeros(1, dtype=torch.bool)
     with torch.inference_mode():
         writer = Writer(model, tiny_tokenizer, None, prompt[:20])
+        begun = context
         for length in range(20, len(prompt)):
-            window = torch.tensor([[tiny_tokenizer.bos, *writer.ids[length - (writer._cache.length - 1) :]]])
-            assert 2 <= window.shape[1] <= context
-            assert (model(window, *silent)[0, -1] - writer.logits()).abs().max() < 1e-4
+            if writer._cache.length <= begun:  # the context slid
+                front, tail = window(writer.ids, context, tiny_tokenizer)
+                assert (front == [tiny_tokenizer.bos]) == (length < context - 1)
+                begin = length - len(tail)
+            begun = writer._cache.length
+            read = torch.tensor([[*front, *writer.ids[begin:]]])
+            assert read.shape[1] == begun <= context
+            assert (model(read, *silent)[0, -1] - writer.logits()).abs().max() < 1e-4
             writer.append(int(prompt[length]))
 
 

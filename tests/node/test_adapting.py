@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from safetensors.torch import load as load_tensors
-from tunes import recording_of, tune
+from tunes import recording_of, tokenizer_of, tune
 
 from partbook.errors import (
     AlreadyRunning,
@@ -178,9 +178,7 @@ def test_a_vault_with_nothing_or_too_little_in_it_says_so(tmp_path: Path, source
         adapt(replace(source, vault=tmp_path / "nowhere"), FITTING)
 
 
-def test_a_base_model_or_an_adapter_that_does_not_fit_is_named(
-    source: Source, tmp_path: Path, trained: Path
-) -> None:
+def test_a_base_model_or_an_adapter_that_does_not_fit_is_named(source: Source, tmp_path: Path, trained: Path) -> None:
     other = tmp_path / "other base"
     small = load_model(source.base)
     save_base(other, small, tokenizer_of([tune(0)], 590), {})

@@ -88,7 +88,8 @@ def same(ours: dict[int, np.ndarray], theirs: dict[str, Tensor]) -> None:
             found = -ours[recording][start : start + len(expected)]
             start += len(expected)
             gap = np.linalg.norm(found - expected)
-            assert gap <= 1e-5 * np.linalg.norm(expected), f"{name}: {gap / np.linalg.norm(expected):.1e}"
+            # In silence there is one thing to listen to, and no gradient but what rounding leaves.
+            assert gap <= 1e-5 * np.linalg.norm(expected) + 1e-8, f"{name}: {gap / np.linalg.norm(expected):.1e}"
         assert start == len(ours[recording])
 
 

@@ -83,6 +83,8 @@ def test_the_gradient_is_that_of_the_mean_over_all_tokens_of_the_step(tmp_path: 
     run.go(batch, PAD, on_step=found.append)
     assert found[0].loss == pytest.approx(float(sums.detach()) / count, rel=1e-6)
     for name, parameter in reference.named_parameters():
+        if name.startswith("encoder.classes"):
+            continue  # asked by the auxiliary loss alone
         torch.testing.assert_close(seen[name], parameter.grad, rtol=1e-4, atol=1e-7)
 
 

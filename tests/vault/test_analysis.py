@@ -44,7 +44,7 @@ def test_a_clip_becomes_a_recording_that_training_can_use(clip: Path, tiny_token
     assert len(recording.bar_starts) == len(recording.bar_seconds) >= 2
     assert recording.bar_seconds[0] == pytest.approx(0.5, abs=0.06)
     assert np.all(np.diff(recording.bar_seconds) > 0.5)
-    assert spans(recording, 64)[-1].last
+    assert spans(recording, tiny_tokenizer, 64)[-1].last
     score = tiny_tokenizer.decode(recording.ids)
     assert {track.program for track in score.tracks} == {6}
     assert sum(len(track.notes) for track in score.tracks) == pytest.approx(len(recording.notes), abs=4)

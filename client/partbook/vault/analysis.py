@@ -98,7 +98,7 @@ def written_down(
     beats = find_beats(notes, seconds)
     score = score_of(notes, beats.seconds, program, beats_per_minute=beats.beats_per_minute)
     try:
-        ids = tokenizer.encode(score)
+        ids = tokenizer.encode(score, hand="heard")
     except ScoreError as error:
         raise NoNotesFound(f"no note heard in it can be written down ({error})") from error
     except (ValueError, IndexError, KeyError) as error:

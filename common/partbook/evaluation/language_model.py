@@ -24,6 +24,7 @@ from partbook.model.transformer import PartbookModel
 from partbook.music.grammar import Grammar
 from partbook.music.recording import Recording
 from partbook.music.tokens import Tokenizer
+from partbook.music.vocabulary import NUMBER
 
 ROWS: Final = 32  # pieces side by side; more are no faster on a CPU
 
@@ -47,7 +48,7 @@ class LanguageModel(Protocol):
         """Negative log-probability of each token of a recording and of its end, (tokens + 1,)."""
 
     def sample(self, seed: int, quarters: float, prompt: NDArray[np.int16] | None = None) -> NDArray[np.int16]:
-        """A piece, prompt included; one that has not ended is cut at the bar line at or after `quarters` quarters."""
+        """A piece of `quarters` quarter notes with its prompt, cut at the bar line at or after, or ended before."""
 
     def sample_many(
         self,
@@ -66,13 +67,13 @@ class Writing(ABC):
     bound: bool = False
 
     constraint: Constraint | None
-    """A grammar at the beginning of a piece, which all pieces keep to: the vocabulary's, as the product keeps to it."""
+    """A grammar at the beginning of a piece, which all pieces keep to: of scores, that they be music."""
     prefix: Prefix | None = None
-    """What stands in front of a window that slid; BOS where it is None. A model without windows has no use for it."""
+    """What stands in front of a window that slid; CUT and the header where None. Of no use without windows."""
 
     def __init__(self, name: str, tokenizer: Tokenizer, sampling: Sampling = AS_THE_PRODUCT) -> None:
         self.name, self.tokenizer, self.sampling = name, tokenizer, sampling
-        self.constraint = Grammar(tokenizer)
+        self.constraint = Grammar(tokenizer, said=[NUMBER["Hand_score"]])
 
     @abstractmethod
     def open_rows(self, rows: int) -> Rows:

@@ -1,8 +1,8 @@
 """Writing music: tokens drawn one by one with a key–value cache, beyond the context where a piece is longer.
 
 When the context is full the piece goes on from its own last bars: the cache is rebuilt from the tokens since a bar
-about halfway back, exactly as training windows begin inside a recording. In front of them stands BOS, or what a
-`Prefix` remembers of the plan (key, metre, bars left) at the place where they begin.
+about halfway back, exactly as training windows begin inside a recording. In front of them stand CUT and the header as
+it is by then (key, metre, tempo, bars left), or what a `Prefix` says.
 
 How a token is drawn: `partbook.model.sampling`.
 """
@@ -83,8 +83,8 @@ def window(
     """What a model with so much context reads of a piece so far: what stands in front, and the last of its tokens.
 
     Short of the context that is BOS and everything. Else the tokens begin where `resume_at` says, and `prefix` is given
-    all those before. Without one the header stands in front as it is by then (`Tokenizer.header_at`): key, metre, tempo,
-    and how many bars are left.
+    all those before. Without one the header stands in front as it is by then (`Tokenizer.header_at`): key, metre,
+    tempo, and how many bars are left; one that would leave no place for a token to come is cut short.
 
     Raises:
         GenerationError: the prefix is empty or leaves no place for a token to come.
@@ -92,8 +92,10 @@ def window(
     if len(ids) < context - 1:
         return [tokenizer.bos], list(ids)
     at = resume_at(ids, context, tokenizer)
-    front = tokenizer.header_at(np.asarray(ids, dtype=np.int16), at) if prefix is None else list(prefix(ids[:at]))
     room = context - 1 - (len(ids) - at)
+    if prefix is None:
+        return tokenizer.header_at(np.asarray(ids, dtype=np.int16), at)[:room], list(ids[at:])
+    front = list(prefix(ids[:at]))
     if not 1 <= len(front) <= room:
         raise GenerationError(
             f"The prefix of a window is {len(front)} tokens long; with {len(ids) - at} tokens to go on from it must "

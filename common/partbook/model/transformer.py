@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from partbook.model.config import ModelConfig
 from partbook.model.clock import Clock, ClockState
+from partbook.model.config import ModelConfig
 from partbook.model.layers import (
     Angles,
     Block,

@@ -1,7 +1,8 @@
 """Music as data: notes in seconds, scores in ticks, tokens, mel windows, recordings and sound.
 
 `notes`       performed notes, in seconds
-`tokens`      scores ↔ REMI tokens (miditok), with the bar structure kept
+`vocabulary`  the symbols that music is written in; `quantised`: scores on its grid; `grammar`: which may come next
+`tokens`      scores ↔ token ids, with the bar structure kept
 `mel`         log-mel spectrograms in the federation's one format
 `recording`   what is kept of one recording: notes, tokens, bar times, mel
 `windows`     fixed-size training examples cut from a recording

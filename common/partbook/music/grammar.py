@@ -31,6 +31,7 @@ from partbook.music.vocabulary import (
 
 _PITCHES: Final = HIGHEST_PITCH - LOWEST_PITCH + 1
 _HEADER: Final = ("Hand", "Genre", "Style", "Key", "Metre", "Tempo", "Density", "Polyphony", "Bars", "Program")
+MOST_PROGRAMS: Final = 16  # that a header names: as many as a MIDI file has channels
 _NEEDED: Final = frozenset({"Hand", "Metre", "Tempo", "Program"})
 _KINDS: Final = tuple(dict.fromkeys(KINDS))
 _ASKED: Final = frozenset(_HEADER)  # kinds that a header may be asked to say
@@ -177,7 +178,8 @@ class Grammar:
                 if kind in _NEEDED or kind in self._said:
                     break
             if now.last == "Program":
-                return {"Bar"} if "Program" in self._said else {"Program", "Bar"}
+                enough = "Program" in self._said or now.programs.bit_count() >= MOST_PROGRAMS
+                return {"Bar"} if enough else {"Program", "Bar"}
             return found
         if now.last == "Metre":
             return {"Tempo", "Bar"}

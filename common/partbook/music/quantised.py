@@ -1,7 +1,7 @@
 """Scores on a grid: notes in positions, bars with their metres and tempi. What tokens are written from and read into.
 
-A position is a twelfth of a quarter note. Onsets and lengths go to the nearest position; notes off the piano's range and
-drums are left out; of notes that double another (one onset, pitch and program) the longest is kept.
+A position is a twelfth of a quarter note. Onsets and lengths go to the nearest position; notes off the piano's range
+and drums are left out; of notes that double another (one onset, pitch and program) the longest is kept.
 """
 
 from __future__ import annotations
@@ -81,8 +81,8 @@ class Quantised:
 def quantised(score: ScoreTick) -> Quantised:
     """A score on the grid.
 
-    A bar that a change of metre breaks off, such as a pick-up, becomes a bar of a metre as short; where there is none it
-    is filled up with rests. A metre that cannot be said is the one before it.
+    A bar that a change of metre breaks off, such as a pick-up, becomes a bar of a metre as short; where there is none
+    it is filled up with rests. A metre that cannot be said is the one before it.
 
     Raises:
         ScoreError: no note of it can be written.

@@ -27,8 +27,8 @@ class Recording:
         title: what a person calls it; stays on the machine that made it.
         seconds: length of the audio.
         notes: as transcribed (or, for public scores, as written), in seconds.
-        ids: REMI token ids, int16 (tokens,), without BOS and EOS.
-        bar_starts: index into `ids` of each bar's first token, int64 (bars,).
+        ids: token ids, int16 (tokens,), header first, without BOS and EOS.
+        bar_starts: index into `ids` of each bar's first token, int64 (bars,); the header stands before the first.
         bar_seconds: the second at which each bar begins, float32 (bars,).
         mel: log-mel, float16 (frames, 128); see `partbook.music.mel`.
     """

@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -209,12 +209,14 @@ class Tokenizer:
         result = [self.cut]
         for symbol in (int(i) for i in ids[:first]):
             kind = KINDS[symbol] if symbol < len(SYMBOLS) else ""
+            if kind not in _HEADER:
+                break  # nothing else stands before a piece's first bar
             if kind in said:
                 result.append(said[kind])
             elif kind == "Bars":
                 left = int(SYMBOLS[symbol].partition("_")[2]) - int((starts < index).sum())
                 result.append(bars_left_number(left))
-            elif kind in _HEADER:
+            elif symbol not in result:
                 result.append(symbol)
         return result
 
@@ -249,7 +251,9 @@ class Tokenizer:
         return np.flatnonzero(self._starts_bar[ids])
 
 
-_HEADER: Final = frozenset({"Hand", "Genre", "Style", "Key", "Metre", "Tempo", "Density", "Polyphony", "Program"})
+_HEADER: Final = frozenset(
+    {"Hand", "Genre", "Style", "Key", "Metre", "Tempo", "Density", "Polyphony", "Bars", "Program"}
+)
 
 
 def symbols_hash() -> str:

@@ -1,7 +1,7 @@
 """Training examples: a stretch of whole bars, and the eight seconds of sound that came before it.
 
-A window at a piece's beginning starts with BOS; one inside it with CUT and the header in force there, so that a window's
-beginning is told from a piece's (`Tokenizer.header_at`).
+A window at a piece's beginning starts with BOS; one inside it with CUT and the header in force there, so that a
+window's beginning is told from a piece's (`Tokenizer.header_at`).
 
 The decoder learns to go on from what it heard: its memory is the mel of the past, never of the notes it must write,
 so the task cannot be solved by transcription. Where there is no past (a recording's first bars), memory is absent
