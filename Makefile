@@ -10,7 +10,7 @@ export FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION = 1
 # Where a machine forbids bytecode, each process of a federation would compile torch and Flower anew: twice the start.
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: demo test test-fast test-long lint format wheel check-wheel base seeds bundle demo-processes soak bench bench-ingest bench-generation bench-startup bench-fresh bench-secagg bench-dp bench-noise bench-accounting bench-utility bench-audit bench-company bench-contention bench-scale bench-thousand bench-large bench-processes bench-recovery bench-devices bench-engines bench-memory bench-yardstick bench-training clean
+.PHONY: demo test test-fast test-long lint format wheel check-wheel base seeds bundle demo-processes soak bench bench-ingest bench-generation bench-startup bench-fresh bench-secagg bench-dp bench-noise bench-accounting bench-utility bench-audit bench-company bench-contention bench-scale bench-thousand bench-large bench-processes bench-recovery bench-devices bench-engines bench-memory bench-yardstick bench-training bench-ablation clean
 
 demo: $(READY)  ## four labels, one generator: everything, on real audio
 	$(BIN)/partbook demo
@@ -51,8 +51,8 @@ check-wheel: wheel  ## install the wheel for a node alone, in an empty environme
 bundle: $(READY)  ## an air-gap bundle for ROLE=node, custodian or coordinator: dist/partbook-ROLE-….tar
 	$(BIN)/python -m deploy.bundle --role $(or $(ROLE),node)
 
-base: $(READY)  ## make the shipped base model again, from public scores alone
-	$(BIN)/partbook base train --out common/partbook/model/base
+base: $(READY)  ## make the shipped base model again, from public works alone: days; the same command goes on (DATA=folder)
+	nice -n 19 $(BIN)/partbook base train $(if $(DATA),--data $(DATA)) --out common/partbook/model/base
 
 seeds: $(READY)  ## the demo without noise on three seeds, and the table of docs/figures.md
 	$(BIN)/python -m benchmarks.seeds --noise none
@@ -64,6 +64,9 @@ bench-ingest bench-generation bench-startup bench-fresh bench-secagg bench-dp be
 
 bench-training: $(READY)  ## the base's training loop beside a bare one
 	$(BIN)/python -m benchmarks.training_loop
+
+bench-ablation: $(READY)  ## what each part of the base's recipe is worth: seven trainings of twenty minutes of a core (DATA=folder)
+	$(BIN)/python -m benchmarks.ablation $(if $(DATA),--data $(DATA))
 
 bench-large: $(READY)  ## a sealed update of 50M numbers, end to end: memory of every process
 	$(BIN)/python -m benchmarks.large_update

@@ -111,6 +111,7 @@ CLIENT_ONLY = {"partbook.node", "partbook.vault", "partbook.training", "onnxrunt
         (("evaluate", "--help"), {"partbook.evaluation", *SERVER_ONLY, *CLIENT_ONLY}),
         (("baseline", "--help"), {"partbook.evaluation", *SERVER_ONLY, *CLIENT_ONLY}),
         (("corpus", "--help"), {"partbook.evaluation", *SERVER_ONLY, *CLIENT_ONLY}),
+        (("base", "train", "--help"), {"partbook.evaluation", *SERVER_ONLY, *CLIENT_ONLY}),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )

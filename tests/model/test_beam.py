@@ -35,7 +35,7 @@ def model(tiny_base: Path) -> PartbookModel:
 @pytest.fixture(scope="module")
 def few(tiny_tokenizer: Tokenizer, recordings) -> list[int]:
     """A vocabulary of five tokens, of which one begins a bar, and EOS."""
-    ids = list(dict.fromkeys(recordings[0].ids.tolist()))
+    ids = list(dict.fromkeys(recordings[0].ids[recordings[0].bar_starts[0] :].tolist()))
     bars = tiny_tokenizer.bar_starts(np.array(ids, np.int16)).tolist()
     others = [token for place, token in enumerate(ids) if place > bars[0]]
     return [ids[bars[0]], *others[:4], tiny_tokenizer.eos]
@@ -141,7 +141,7 @@ def test_beams_slide_as_a_writer_does_each_at_its_own_bars(model, tiny_tokenizer
         begins.append(len(ids))
         return [tiny_tokenizer.bos, 30, 31][:length]
 
-    grammar = Turning(len(tiny_tokenizer), few)
+    grammar = Only(len(tiny_tokenizer), few)
     how = {"width": 6, "max_tokens": 2 * context, "end": False, "constraint": grammar, "prefix": prefix}
     found = beam_search(model, tiny_tokenizer, **how)
     first = {begin for begin in begins if begin < context}

@@ -41,18 +41,16 @@ def test_the_writer_predicts_what_the_model_does_on_the_same_window(model, tiny_
     prompt = np.asarray(list(generate(model, tiny_tokenizer, Sampling(max_tokens=3 * context, end=False))), np.int16)
     silent = torch.zeros(1, MEMORY_FRAMES, BANDS), torch.zeros(1, dtype=torch.bool)
     with torch.inference_mode():
-        writer = Writer(model, tiny_tokenizer, None, prompt[:20])
-        begun = context
+        writer, start, front = Writer(model, tiny_tokenizer, None, prompt[:20]), 0, [tiny_tokenizer.bos]
         for length in range(20, len(prompt)):
-            if writer._cache.length <= begun:  # the context slid
-                front, tail = window(writer.ids, context, tiny_tokenizer)
-                assert (front == [tiny_tokenizer.bos]) == (length < context - 1)
-                begin = length - len(tail)
-            begun = writer._cache.length
-            read = torch.tensor([[*front, *writer.ids[begin:]]])
-            assert read.shape[1] == begun <= context
+            read = torch.tensor([[*front, *writer.ids[start:]]])
+            assert read.shape[1] == writer._cache.length <= context
             assert (model(read, *silent)[0, -1] - writer.logits()).abs().max() < 1e-4
             writer.append(int(prompt[length]))
+            if read.shape[1] == context:
+                front, tail = window(writer.ids, context, tiny_tokenizer)
+                start = len(writer.ids) - len(tail)
+    assert start > context
 
 
 def test_memory_changes_what_is_written(model, tiny_tokenizer: Tokenizer) -> None:
@@ -138,6 +136,19 @@ def test_a_window_that_slides_begins_with_what_the_prefix_says_of_the_tokens_bef
     for before in seen:
         assert before == piece[: len(before)]
         assert len(tiny_tokenizer.bar_starts(np.array(piece[len(before) :][:1], np.int16)))
+
+
+def test_without_a_prefix_the_header_of_the_place_stands_in_front(tiny_tokenizer, recordings) -> None:
+    ids = recordings[0].ids
+    piece = np.concatenate([ids, ids[recordings[0].bar_starts[0] :]]).tolist()
+    front, tail = window(piece, 64, tiny_tokenizer)
+    at = len(piece) - len(tail)
+    assert piece[at:] == tail
+    assert front == tiny_tokenizer.header_at(np.array(piece, np.int16), at)
+    assert front[0] == tiny_tokenizer.cut
+    assert window(piece[:62], 64, tiny_tokenizer) == ([tiny_tokenizer.bos], piece[:62])
+    endless = piece[:1] * 100
+    assert window(endless, 64, tiny_tokenizer) == ([tiny_tokenizer.cut], endless[-32:])
 
 
 def test_a_prefix_without_a_place_for_the_music_is_refused(model, tiny_tokenizer, recordings) -> None:

@@ -38,7 +38,7 @@ def adapt(
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the recordings, at most.")] = 80,
     patience: Annotated[int, typer.Option(min=1, help="End after so many epochs without a better one.")] = 10,
     share: Annotated[float, typer.Option(help="Share of the recordings held out, to tell the best epoch.")] = 0.2,
-    rate: Annotated[float, typer.Option(help="Adam's learning rate.")] = 1e-3,
+    rate: Annotated[float, typer.Option(help="Adam's learning rate.")] = 3e-3,
     batch: Annotated[int, typer.Option(min=1, help="Windows in a step; fewer need less memory.")] = 8,
     seed: Annotated[int, typer.Option(min=0, help="Of what is held out, and of the order.")] = 0,
     style: Annotated[

@@ -30,10 +30,10 @@ from flwr.clientapp import ClientApp
 
 from partbook.errors import ConfigError, CorruptMessage
 from partbook.model.checkpoint import BASE
+from partbook.music.vocabulary import STYLES
 from partbook.node.answering import answer
 from partbook.node.label import LabelNode, NodeConfig
 from partbook.plan import wire
-from partbook.music.vocabulary import STYLES
 
 app = ClientApp()
 

@@ -31,9 +31,9 @@ from partbook.errors import ConfigError
 from partbook.identity.parties import MEMBER_NAME
 from partbook.identity.passphrase import PASSPHRASE_VARIABLE, given_passphrase
 from partbook.model.checkpoint import BASE
+from partbook.music.vocabulary import STYLES
 from partbook.node.label import NodeConfig
 from partbook.node.timing import PartyTiming
-from partbook.music.vocabulary import STYLES
 
 
 def _with_a_port(address: str) -> str:

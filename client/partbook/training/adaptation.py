@@ -42,7 +42,8 @@ class Fitting:
         epochs: at most.
         patience: epochs without a better one, after which it ends.
         share: of the recordings that is held out, above 0 and below 1; one recording at least.
-        rate: Adam's learning rate, at most 1.
+        rate: Adam's learning rate, at most 1. On twelve excerpts of pop songs, over twenty epochs, 3e-3 came as far as
+            1e-2, after which the held-out ones soon turned unlikelier again; 1e-3 took two to three times the epochs.
         batch: windows in a step.
         seed: of what is held out, and of the order of windows.
     """
@@ -50,7 +51,7 @@ class Fitting:
     epochs: int = 80
     patience: int = 10
     share: float = 0.2
-    rate: float = 1e-3
+    rate: float = 3e-3
     batch: int = 8
     seed: int = 0
 
@@ -61,7 +62,7 @@ class Fitting:
         if not 0 < self.share < 1:
             raise ConfigError(f"share is {self.share:g}; it must lie above 0 and below 1, such as 0.2.")
         if not 0 < self.rate <= 1:
-            raise ConfigError(f"rate is {self.rate:g}; it must be above 0 and at most 1, such as 0.001.")
+            raise ConfigError(f"rate is {self.rate:g}; it must be above 0 and at most 1, such as 0.003.")
         if self.seed < 0:
             raise ConfigError(f"seed is {self.seed}; it must be 0 or above.")
 

@@ -25,7 +25,7 @@ from partbook.model.sampling import Constraint, Sampling, draw, masked
 from partbook.music.tokens import Tokenizer
 
 AS_THE_PRODUCT: Final = Sampling(max_tokens=4096)
-"""Temperature 1, top-p 0.95, at most 4,096 tokens, an end where the model sets one: what `partbook generate` does."""
+"""Temperature 1, top-p 0.95, pieces that may end by themselves, at most 4,096 tokens: what `partbook generate` does."""
 
 
 class Rows(Protocol):
@@ -197,8 +197,8 @@ def write(
 class SlidingRows(ABC):
     """Rows of a model that sees so many positions at once: a full row goes on from its own last bars.
 
-    As `partbook.model.generation.Writer` slides: from CUT and the header, or what `prefix` says, and the tokens
-    since a bar about halfway back.
+    As `partbook.model.generation.Writer` slides: from the header, or what `prefix` says, and the tokens since a bar
+    about halfway back.
     """
 
     def __init__(self, tokenizer: Tokenizer, context: int, rows: int, prefix: Prefix | None = None) -> None:

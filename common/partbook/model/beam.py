@@ -18,7 +18,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -26,9 +26,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from partbook.errors import GenerationError
-from partbook.model.clock import ClockState
 from partbook.model.generation import Prefix, hear, never_drawn, window
-from partbook.model.layers import Cache, LayerCache
+from partbook.model.layers import Cache
 from partbook.model.sampling import Constraint, standing
 from partbook.model.transformer import PartbookModel
 from partbook.music.tokens import Tokenizer
@@ -280,19 +279,24 @@ class _Search:
 
 
 def _rows_of(cache: Cache, rows: Sequence[int], held: int) -> Cache:
-    """The cache, with these of its `held` rows in this order; what it held before may be written over."""
-    if list(rows) == list(range(held)):
-        return cache
-    holders: list[Cache | LayerCache | ClockState] = [cache, *cache.layers]
-    if cache.clock is not None:
-        holders.append(cache.clock)
-    for holder in holders:
-        for field in dataclasses.fields(holder):
-            value = getattr(holder, field.name)
-            if isinstance(value, Tensor) and value.ndim and len(value) == held:
-                index = torch.tensor(rows, device=value.device)
-                setattr(holder, field.name, value.index_select(0, index))
+    """The cache, with these of its `held` rows in this order; what it held before is written over."""
+    if list(rows) != list(range(held)):
+        _select(cache, rows, held)
     return cache
+
+
+def _select(state: Any, rows: Sequence[int], held: int) -> None:
+    """Take rows of every tensor that a cache holds, and of what it holds them in."""
+    for field in dataclasses.fields(state):
+        value = getattr(state, field.name)
+        if isinstance(value, Tensor):
+            assert len(value) == held, f"{field.name} has a row a beam, as all in a cache"
+            setattr(state, field.name, value.index_select(0, torch.tensor(rows, device=value.device)))
+        elif isinstance(value, list):
+            for one in value:
+                _select(one, rows, held)
+        elif dataclasses.is_dataclass(value):
+            _select(value, rows, held)
 
 
 def _lp(tokens: int, alpha: float) -> float:

@@ -1,8 +1,8 @@
 """Writing music: tokens drawn one by one with a key–value cache, beyond the context where a piece is longer.
 
 When the context is full the piece goes on from its own last bars: the cache is rebuilt from the tokens since a bar
-about halfway back, exactly as training windows begin inside a recording. In front of them stand CUT and the header as
-it is by then (key, metre, tempo, bars left), or what a `Prefix` says.
+about halfway back, exactly as training windows begin inside a recording. In front of them stands the header as it is
+at that place (key, metre, tempo, bars left), or what a `Prefix` says.
 
 How a token is drawn: `partbook.model.sampling`.
 """
@@ -84,7 +84,7 @@ def window(
 
     Short of the context that is BOS and everything. Else the tokens begin where `resume_at` says, and `prefix` is given
     all those before. Without one the header stands in front as it is by then (`Tokenizer.header_at`): key, metre,
-    tempo, and how many bars are left; one that would leave no place for a token to come is cut short.
+    tempo, and how many bars are left; or CUT alone, where what was written without a grammar has a header without end.
 
     Raises:
         GenerationError: the prefix is empty or leaves no place for a token to come.
@@ -94,8 +94,9 @@ def window(
     at = resume_at(ids, context, tokenizer)
     room = context - 1 - (len(ids) - at)
     if prefix is None:
-        return tokenizer.header_at(np.asarray(ids, dtype=np.int16), at)[:room], list(ids[at:])
-    front = list(prefix(ids[:at]))
+        header = tokenizer.header_at(np.asarray(ids, dtype=np.int16), at)
+        return header if len(header) <= room else [tokenizer.cut], list(ids[at:])
+    front = [int(i) for i in prefix(ids[:at])]
     if not 1 <= len(front) <= room:
         raise GenerationError(
             f"The prefix of a window is {len(front)} tokens long; with {len(ids) - at} tokens to go on from it must "
@@ -120,13 +121,7 @@ def hear(model: PartbookModel, memory: NDArray[np.float32] | None) -> tuple[Tens
 
 def never_drawn(tokenizer: Tokenizer, *, end: bool) -> list[int]:
     """Tokens that stand in front of a piece or beside it, and EOS where the model may not end the piece."""
-    cut: int | None = getattr(tokenizer, "cut", None)
-    return [
-        tokenizer.pad,
-        tokenizer.bos,
-        *(() if cut is None else (cut,)),
-        *(() if end else (tokenizer.eos,)),
-    ]
+    return [tokenizer.pad, tokenizer.bos, tokenizer.cut, *(() if end else (tokenizer.eos,))]
 
 
 @lru_cache(maxsize=4)
@@ -167,7 +162,7 @@ def generate(
         memory: log-mel of eight seconds that "came before", (688, 128); None for silence.
         constraint: a grammar at the beginning of a piece; a copy of it is told the prompt and then every token drawn.
             It only ever narrows: what is not drawn without it is not drawn with it.
-        prefix: what stands in front when the context slides; see `window`.
+        prefix: what stands in front when the context slides, in place of the header; see `window`.
 
     Raises:
         GenerationError: an argument is out of range, or the constraint leaves no token.

@@ -230,7 +230,7 @@ class MelEncoder(nn.Module):
         self.classes = nn.Linear(width, PITCH_CLASSES)
 
     def sounding(self, memory: Tensor) -> Tensor:
-        """Logits of which pitch classes sound in each step, (b, 43, 12), of memory (b, 1 + 43, d); for training."""
+        """Logits of which pitch classes sound in each step, (b, 43, 12), of memory (b, 44, d): asked in training."""
         logits: Tensor = self.classes(memory[:, 1:])
         return logits
 

@@ -187,15 +187,15 @@ class Grammar:
             return {"Bar"} | ({"Metre", "Tempo"} if now.last == "Fill" else set())
         if now.last == "Pitch":
             return {"Length", "Pitch"}
-        if now.last in ("Program", "Chord"):
-            return {"Pitch"} | ({"Program"} if now.last == "Chord" else set())
+        if now.last == "Program":
+            return {"Pitch"}
         if now.last == "Step":
             return {"Step", "Chord", "Program", "Pitch"}
-        # after BAR, LEVEL, LENGTH or GAP, something may be finished
+        # after BAR, LEVEL, LENGTH, CHORD or GAP, something may be finished
         found = set() if now.last == "Gap" else {"Step", "Chord", "Program", "Pitch"}
         if now.last == "Bar" and now.heard:
             found = {"Level"}
-        if now.last == "Length":
+        if now.last in ("Length", "Chord"):
             found -= {"Chord"}
         if now.last != "Level":
             more = self._most is None or now.bars < self._most

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -99,13 +99,13 @@ class Tokenizer:
         """With merges of words of letters; `train` and `load` make them."""
         self._merges = tuple(merges)
         numbers = {chr(_FIRST_LETTER + symbol): symbol for symbol in range(len(SYMBOLS))}
-        spelt = [(symbol,) for symbol in range(len(SYMBOLS))]
+        spelt: list[tuple[int, ...]] = [(symbol,) for symbol in range(len(SYMBOLS))]
         for left, right in self._merges:
             if left + right in numbers:
                 continue  # another way to the same word
             numbers[left + right] = len(spelt)
             spelt.append((*spelt[numbers[left]], *spelt[numbers[right]]))
-        self._spelt: list[tuple[int, ...]] = spelt
+        self._spelt = spelt
         self._merger = Merger(models.BPE(vocab=numbers, merges=list(self._merges), cache_capacity=100_000))
         self._starts_bar = np.array([symbols[0] == _BAR for symbols in spelt])
 
@@ -266,16 +266,17 @@ def exact_tempi(score: ScoreTick) -> tuple[float, ...]:
     return quantised(score).tempi
 
 
-def symbols_of(music: Quantised, header: Header) -> list[int]:
-    """Symbols of music on the grid, header included, unmerged."""
+def symbols_of(music: Quantised, header: Header, *, chords: Mapping[int, int] | None = None) -> list[int]:
+    """Symbols of music on the grid, header included, unmerged; with chords, if given, by the position of each."""
     programs = list(dict.fromkeys(music.program.tolist()))
     result = header.symbols(music.metres[0], music.tempi[0], programs or [0])
-    result += bars_of(music, programs[0] if programs else 0, dynamics=header.hand == "heard")
+    result += bars_of(music, programs[0] if programs else 0, dynamics=header.hand == "heard", chords=chords)
     return result
 
 
-def bars_of(music: Quantised, program: int, *, dynamics: bool) -> list[int]:
+def bars_of(music: Quantised, program: int, *, dynamics: bool, chords: Mapping[int, int] | None = None) -> list[int]:
     """Symbols of the bars alone. `program` is the header's first, with which every bar begins."""
+    coming = sorted((chords or {}).items())[::-1]
     metre, tempo = music.metres[0], tempo_number(music.tempi[0])
     edges = np.searchsorted(music.onset, music.bars)
     onset, length, pitch, programs = (a.tolist() for a in (music.onset, music.length, music.pitch, music.program))
@@ -289,14 +290,20 @@ def bars_of(music: Quantised, program: int, *, dynamics: bool) -> list[int]:
             result.append(tempo)
         result.append(_BAR)
         first, last = int(edges[bar]), int(edges[bar + 1])
-        if first == last:
+        if first == last and not (coming and coming[-1][0] < music.bars[bar + 1]):
             continue
-        if dynamics:
+        if dynamics and first < last:
             loudness = float(music.velocity[first:last].mean())
             level = min(range(len(LEVELS)), key=lambda k: (abs(LEVELS[k] - loudness), k))
             result.append(NUMBER[f"Level_{level}"])
         at, playing, i = begin, program, first
-        while i < last:
+        while i < last or (coming and coming[-1][0] < music.bars[bar + 1]):
+            if coming and (i == last or coming[-1][0] <= onset[i]) and coming[-1][0] < music.bars[bar + 1]:
+                position, chord = coming.pop()
+                result += _STEPS[position - at]
+                at = position
+                result.append(chord)
+                continue
             if onset[i] != at:
                 result += _STEPS[onset[i] - at]
                 at = onset[i]
@@ -309,10 +316,10 @@ def bars_of(music: Quantised, program: int, *, dynamics: bool) -> list[int]:
             if j == i + 1:
                 result += (_PITCH + pitch[i], _length_number(length[i]))
             else:
-                chord: dict[int, list[int]] = {}
+                together: dict[int, list[int]] = {}
                 for k in range(i, j):
-                    chord.setdefault(_length_number(length[k]), []).append(_PITCH + pitch[k])
-                for said, pitches in chord.items():
+                    together.setdefault(_length_number(length[k]), []).append(_PITCH + pitch[k])
+                for said, pitches in together.items():
                     result += pitches
                     result.append(said)
             i = j

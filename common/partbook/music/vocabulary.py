@@ -129,7 +129,8 @@ def bars_left_number(bars: int) -> int:
 
 def nearest_length(positions: int) -> int:
     """The nearest length that can be said; of two as near the shorter."""
-    return min(DURATIONS, key=lambda known: (abs(known - positions), known))
+    nearest: int = min(DURATIONS, key=lambda known: (abs(known - positions), known))
+    return nearest
 
 
 def steps_of(positions: int) -> list[int]:

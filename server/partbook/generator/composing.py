@@ -211,7 +211,7 @@ class _Draft:
         return score
 
     def _tempi(self) -> list[float]:
-        now, tempi = 120.0, []
+        now, tempi = 120.0, list[float]()
         for symbol in self._tokenizer.expand(self.ids):
             if KINDS[symbol] == "Tempo":
                 now = self._exact.get(symbol, TEMPI[int(SYMBOLS[symbol].partition("_")[2])])

@@ -31,8 +31,8 @@ DAMAGED: Final = "damaged"
 NO_NOTES: Final = "without pitched notes"
 TOO_LONG: Final = "too long"
 A_COPY: Final = "the same bytes as another"
-MOST_NOTES: Final = 200_000  # of one work; the longest quartet here has 42,000
-MOST_QUARTERS: Final = 40_000  # from the first note to the last; beyond is a clock gone wrong
+MOST_NOTES: Final = 200_000  # of one work; the largest of `../shared/data` has 50,340
+MOST_QUARTERS: Final = 40_000  # from the first note to the last (10,317 there); beyond is a clock gone wrong
 _RECIPE: Final = 2  # changes whenever the same file would give other melodies
 
 

@@ -45,7 +45,7 @@ class Account:
     """Of one training.
 
     Attributes:
-        command: that goes on with it.
+        command: that makes the same base elsewhere.
         size: as in `partbook.model.config.SIZES`.
         vocabulary: tokens that were asked for.
         corpus: hash of all pieces.

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import enum
 import json
-import shlex
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -78,7 +76,7 @@ def train(
         ),
     ] = None,
     vocabulary: Annotated[
-        int, typer.Option(min=400, max=32_767, help="Tokens that the tokeniser learns, merges included.")
+        int, typer.Option(min=600, max=32_767, help="Tokens that the tokeniser learns, merges included.")
     ] = 2000,
     tokenizer: Annotated[
         Path | None, typer.Option(metavar="FILE", help="A tokeniser, in place of learning one.")
@@ -131,7 +129,6 @@ def train(
     order = Order(
         state=state or _default_state(size.value, cache),
         cache=kept,
-        command=_command(),
         data=tuple(data or ()),
         collections=tuple(collection or ()),
         size=size.value,
@@ -207,12 +204,6 @@ def _known(order: Order, library: Library, watch: Onlooker) -> Order:
         if name not in here:
             watch.note(f"{name} is not here, and is not measured; name its folder (--data).")
     return replace(order, collections=here)
-
-
-def _command() -> str:
-    """As it was typed, from `base train` on."""
-    typed = sys.argv[sys.argv.index("train") + 1 :] if "train" in sys.argv else []
-    return shlex.join(["partbook", "base", "train", *typed])
 
 
 def _default_state(size: str, cache: Path | None) -> Path:

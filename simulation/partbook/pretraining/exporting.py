@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from partbook.corpus.parsed import write_whole
 from partbook.corpus.watching import Watcher
 from partbook.errors import ConfigError
 from partbook.model.checkpoint import base_manifest, load_model, save_base
@@ -65,5 +64,5 @@ def export(state: Path, out: Path, heldout: Sequence[Piece], watch: Watcher) -> 
     said = about(figures, dict(counted))
     save_base(out, found.model, tokenizer, said)
     text = card(base_manifest(out), len(tokenizer), found.model.config.context)
-    write_whole(out / CARD, text.encode())
+    (out / CARD).write_text(text, encoding="utf-8")
     return said

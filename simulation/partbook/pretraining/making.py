@@ -17,6 +17,7 @@ The recipe is a stable one (warm-up, peak, and a decay over the last fifth), so 
 from __future__ import annotations
 
 import hashlib
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -61,7 +62,6 @@ class Order:
     Attributes:
         state: folder of the training.
         cache: folder of pieces and takes.
-        command: that goes on with it, as a person types it.
         data: folders of further works.
         collections: these alone; all that have a base pool where there are none.
         size: as in `partbook.model.config.SIZES`.
@@ -82,7 +82,6 @@ class Order:
 
     state: Path
     cache: Path
-    command: str = "partbook base train"
     data: tuple[Path, ...] = ()
     collections: tuple[str, ...] = ()
     size: str = "small"
@@ -99,6 +98,27 @@ class Order:
     seed: int = 1
     prolong: bool = False
     workers: int | None = None
+
+    def command(self) -> str:
+        """What makes the same base elsewhere: folders and files by name, nothing of where they are."""
+        said: list[str] = ["partbook", "base", "train"]
+        options: list[tuple[str, object, object]] = [
+            *(("--data", folder.name, None) for folder in self.data),
+            *(("--collection", name, None) for name in self.collections),
+            ("--size", self.size, None),
+            ("--tokens", self.tokens, None),
+            ("--takes", self.takes, None),
+            ("--works", self.heard_works, HEARD_WORKS),
+            ("--vocabulary", self.vocabulary, VOCABULARY),
+            ("--tokenizer", self.tokenizer and self.tokenizer.name, None),
+            ("--from", self.start and self.start.name, None),
+            ("--step-tokens", self.step_tokens, STEP_TOKENS),
+            ("--seed", self.seed, 1),
+        ]
+        for name, value, usual in options:
+            if value != usual:
+                said += [name, str(value)]
+        return shlex.join(said)
 
     def recipe(self) -> Recipe:
         """The long run's."""
@@ -208,7 +228,8 @@ def train(
             watching = Watching(run, tokenizer, openings, watch, drawn, curve_every, measure_every)
             watch.stage(f"Training, {order.size}", -(-order.tokens // UNIT))
             ending = run.go(mixture.batch, tokenizer.pad, on_step=watching.step, auxiliary=hearing_loss(model))
-            watching.look()
+            if ending.signal is None:
+                watching.look()
     watch.note(ending.message)
     return ending
 
@@ -275,7 +296,7 @@ def _counted(account: Account) -> str:
 
 def _account(order: Order, corpus: Corpus, before: Account | None) -> Account:
     account = Account(
-        command=order.command,
+        command=order.command(),
         size=order.size,
         vocabulary=order.vocabulary,
         corpus=corpus.sha256,

@@ -25,6 +25,7 @@ from torch import Tensor
 from partbook.evaluation.tonality import key_of
 from partbook.model.layers import MEMORY_STEPS, MEMORY_STRIDE, PITCH_CLASSES
 from partbook.model.transformer import PartbookModel
+from partbook.music.chords import chords_of
 from partbook.music.mel import BANDS, FRAMES_PER_SECOND, MEMORY_FRAMES, memory_before
 from partbook.music.quantised import Quantised
 from partbook.music.tokens import Header, Tokenizer, bars_of, symbols_of
@@ -44,6 +45,7 @@ KEYS: Final = range(-5, 7)  # semitones: every key once
 HEARD: Final = 0.25  # share of windows that are heard music
 SOUNDING: Final = 0.5  # share of those that follow on from their sound
 GAPPED: Final = 0.06  # share of windows of scores with a gap
+CHARTED: Final = 0.08  # share of windows of scores with their chords
 WHOLE: Final = 0.5  # share of windows that begin with the piece
 OTHER_INSTRUMENT: Final = 0.3  # share of windows of scores on a random instrument
 IN_PARTS: Final = 0.3  # share of windows of music for several instruments that keep them apart
@@ -207,7 +209,8 @@ class Mixture:
             ids = np.concatenate([[start], tokenizer.merged(gapped(part, header, random)), [tokenizer.eos]])
             if len(ids) <= length + 1:
                 return ids.astype(np.int16)
-        ids = np.concatenate([[start], tokenizer.write(part, header)])
+        chords = chords_of(part) if piece.hand == "score" and random.random() < CHARTED else None
+        ids = np.concatenate([[start], tokenizer.merged(symbols_of(part, header, chords=chords))])
         if len(ids) <= length:
             return np.append(ids, tokenizer.eos).astype(np.int16) if last == bars else ids.astype(np.int16)
         begins = tokenizer.bar_starts(ids[: length + 2].astype(np.int16))

@@ -16,6 +16,7 @@ Monteverdi are in the public domain; files whose encoding carries a `<rights>` s
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import functools
 import hashlib
@@ -307,7 +308,9 @@ def own_temporary_folder() -> Iterator[None]:
 def _musicxml_head(path: Path) -> str:
     if path.suffix != ".mxl":
         with path.open("rb") as file:
-            return file.read(8000).decode("utf-8", errors="replace")
+            head = file.read(16000)
+        in_16_bits = head[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+        return head.decode("utf-16" if in_16_bits else "utf-8", errors="replace")
     with zipfile.ZipFile(path) as archive:
         names = [n for n in archive.namelist() if not n.startswith("META-INF") and n != "mimetype"]
         with archive.open(names[0]) as file:
