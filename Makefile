@@ -10,7 +10,7 @@ export FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION = 1
 # Where a machine forbids bytecode, each process of a federation would compile torch and Flower anew: twice the start.
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: demo test test-fast test-long lint format wheel check-wheel base seeds bundle demo-processes soak bench bench-ingest bench-generation bench-startup bench-fresh bench-secagg bench-dp bench-noise bench-accounting bench-utility bench-audit bench-company bench-contention bench-scale bench-thousand bench-large bench-processes bench-recovery bench-devices bench-engines bench-memory bench-yardstick bench-training bench-ablation clean
+.PHONY: demo test test-fast test-long lint format wheel check-wheel base samples seeds bundle demo-processes soak bench bench-ingest bench-generation bench-startup bench-fresh bench-secagg bench-dp bench-noise bench-accounting bench-utility bench-audit bench-company bench-contention bench-scale bench-thousand bench-large bench-processes bench-recovery bench-devices bench-engines bench-memory bench-yardstick bench-training bench-ablation clean
 
 demo: $(READY)  ## four labels, one generator: everything, on real audio
 	$(BIN)/partbook demo
@@ -53,6 +53,17 @@ bundle: $(READY)  ## an air-gap bundle for ROLE=node, custodian or coordinator: 
 
 base: $(READY)  ## make the shipped base model again, from public works alone: days; the same command goes on (DATA=folder)
 	nice -n 19 $(BIN)/partbook base train $(if $(DATA),--data $(DATA)) --out common/partbook/model/base
+
+# Seeds are the first three, and nobody has listened before: what comes is what is shown.
+SAMPLES := build/samples
+
+samples: $(READY)  ## three pieces by the shipped base into docs/samples/, and README's picture of the first
+	rm -rf $(SAMPLES) && mkdir -p $(SAMPLES) docs/samples docs/images
+	$(BIN)/partbook generate --base --genre dance --bars 32 --seed 1 --out $(SAMPLES) --name dance
+	$(BIN)/partbook generate --base --genre chorale --bars 32 --seed 2 --out $(SAMPLES) --name chorale
+	$(BIN)/partbook generate --base --genre quartet --bars 32 --seed 3 --out $(SAMPLES) --name quartet
+	cp $(SAMPLES)/*.mid docs/samples/
+	$(BIN)/python -m partbook.simulation.roll docs/samples/dance.mid docs/images/dance.png --title "A dance" --subtitle "Written by the shipped base: seed 1, 32 bars at most"
 
 seeds: $(READY)  ## the demo without noise on three seeds, and the table of docs/figures.md
 	$(BIN)/python -m benchmarks.seeds --noise none

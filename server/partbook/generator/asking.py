@@ -13,7 +13,18 @@ from symusic.core import ScoreTick
 from partbook.errors import GenerationError
 from partbook.model.sampling import Sampling
 from partbook.music.tokens import Header
-from partbook.music.vocabulary import DENSITIES, GENRES, KEYS, KINDS, METRES, POLYPHONIES, SLOWEST, class_of
+from partbook.music.vocabulary import (
+    DENSITIES,
+    GENRES,
+    HANDS,
+    KEYS,
+    KINDS,
+    METRES,
+    POLYPHONIES,
+    SLOWEST,
+    Hand,
+    class_of,
+)
 
 LONGEST_SECONDS: Final = 600.0
 MOST_TOKENS: Final = 16_384
@@ -75,6 +86,7 @@ class PieceRequest:
         program: General MIDI program of the one instrument, 0 to 127.
         density: notes a quarter note, above 0; the nearest of eight classes is asked for.
         polyphony: notes that sound at once where any does, at least 1; the nearest of five classes.
+        hand: as composers write, or as a node writes down what it hears, which is how a transcribed prompt goes on.
 
     What is None is the model's to choose.
     """
@@ -99,6 +111,7 @@ class PieceRequest:
     program: int | None = None
     density: float | None = None
     polyphony: float | None = None
+    hand: Hand = "score"
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed <= LARGEST_SEED:
@@ -115,6 +128,8 @@ class PieceRequest:
     def _check_controls(self) -> None:
         if self.bars is not None and not 1 <= self.bars <= MOST_BARS:
             raise GenerationError(f"bars is {self.bars}; it must be from 1 to {MOST_BARS}.")
+        if self.hand not in HANDS:
+            raise GenerationError(f"hand is {self.hand!r}; it must be one of {', '.join(HANDS)}.")
         if self.genre is not None and self.genre not in GENRES:
             raise GenerationError(f"genre is {self.genre!r}; the model knows {', '.join(GENRES)}.")
         if self.key is not None and self.key not in KEYS:
@@ -138,6 +153,7 @@ class PieceRequest:
     def header(self, *, before: int = 0) -> Header:
         """What the piece's header says beside metre, tempo and programs; `before` bars are given."""
         return Header(
+            hand=self.hand,
             genre=self.genre,
             key=self.key,
             density=None if self.density is None else class_of(self.density, DENSITIES),

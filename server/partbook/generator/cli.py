@@ -127,6 +127,9 @@ def run_generate(
     out: Annotated[Path, typer.Option(help="Folder for NAME.mid, NAME.wav and NAME.json.")],
     release_folder: Annotated[Path | None, typer.Option("--release", help="Write with this release, here.")] = None,
     server: Annotated[str | None, typer.Option(help="Or let the server at host:port write.")] = None,
+    base: Annotated[
+        bool, typer.Option("--base", help="Or write with the shipped base, before any federation.")
+    ] = False,
     seed: Annotated[int | None, typer.Option(help="Same seed, same piece; drawn and recorded if left out.")] = None,
     seconds: Annotated[
         float | None,
@@ -174,9 +177,9 @@ def run_generate(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Write one piece: MIDI, WAV, and a JSON file that says where they came from."""
-    if (release_folder is None) == (server is None):
-        raise ConfigError("Say who writes: give either --release FOLDER or --server HOST:PORT.")
-    if server is not None and signer is not None:
+    if (release_folder is not None) + (server is not None) + base != 1:
+        raise ConfigError("Say who writes: give one of --release FOLDER, --server HOST:PORT and --base.")
+    if release_folder is None and signer is not None:
         raise ConfigError("--signer checks a release on this machine; give it with --release.")
     if server is None and tls_ca is not None:
         raise ConfigError("--tls-ca is for a server; give it with --server.")
@@ -186,7 +189,7 @@ def run_generate(
     name = name or f"piece-{seed}"
     refuse_taken(out, name)
     opened = _open(release_folder, signer) if release_folder else None
-    origin: dict[str, Any] = {"signer": opened.signer.fingerprint} if opened else {"server": server}
+    origin: dict[str, Any] = {"signer": opened.signer.fingerprint} if opened else {} if base else {"server": server}
     with _status("Loading"):
         from partbook.generator import asking, composing, prompts
 
@@ -217,11 +220,12 @@ def run_generate(
             density=density,
             polyphony=polyphony,
         )
-        if opened is not None:
-            from partbook.generator.release import load_generator
+        if opened is not None or base:
+            from partbook.generator.release import load_generator, of_base
+            from partbook.model.checkpoint import BASE
 
             one_thread()
-            events = composing.compose(load_generator(opened), request)
+            events = composing.compose(of_base(BASE) if opened is None else load_generator(opened), request)
         elif server is not None:
             from partbook.generator.remote import compose_remotely
 

@@ -103,7 +103,7 @@ def _switched_on(request: PieceRequest) -> dict[str, float]:
 def _asked(request: PieceRequest) -> dict[str, Any]:
     from partbook.generator.asking import controls_of
 
-    controls = controls_of(request)
+    controls = controls_of(request) | ({} if request.hand == "score" else {"hand": request.hand})
     return {"asked": controls} if controls else {}
 
 

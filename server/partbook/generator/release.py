@@ -146,6 +146,16 @@ def unreleased(base: Path, adapter: Path) -> Generator:
     return _assemble(_parts(base, adapter)[0], "unreleased")
 
 
+def of_base(base: Path) -> Generator:
+    """The base model alone, before any federation; its id is `base-` and the beginning of its weights' SHA-256.
+
+    Raises:
+        AlteredFile: the base model is not what its manifest says.
+    """
+    files, _ = _base_files(base)
+    return _assemble(files, f"base-{hashlib.sha256(files['model.safetensors']).hexdigest()[:12]}")
+
+
 def _assemble(files: Mapping[str, bytes], release_id: str) -> Generator:
     # Hundreds of milliseconds of imports that `partbook release verify` does not need.
     from safetensors import SafetensorError
@@ -157,11 +167,12 @@ def _assemble(files: Mapping[str, bytes], release_id: str) -> Generator:
     from partbook.model.transformer import pick_device
 
     model = model_from_bytes(files["config.json"].decode("utf-8"), files["model.safetensors"])
-    try:
-        state = load_tensors(files[ADAPTER])
-    except SafetensorError as error:
-        raise AlteredFile(f"{ADAPTER} is not safetensors ({error}); give the adapter a run has written.") from error
-    apply_adapter(model, state)
+    if ADAPTER in files:
+        try:
+            state = load_tensors(files[ADAPTER])
+        except SafetensorError as error:
+            raise AlteredFile(f"{ADAPTER} is not safetensors ({error}); give the adapter a run has written.") from error
+        apply_adapter(model, state)
     tokenizer = _tokenizer(files["tokenizer.json"])
     if len(tokenizer) != model.config.vocabulary:
         raise ConfigError(

@@ -123,7 +123,8 @@ def run(
             "pieces": list(map(str, result.pieces)),
             "release": str(result.release),
         }
-        typer.echo(json.dumps({**paths, "heldout_nats_per_token": nll, "privacy": cost}, ensure_ascii=False))
+        scores = {"heldout_nats_per_token": nll, "control_nats_per_token": dataclasses.asdict(result.control)}
+        typer.echo(json.dumps({**paths, **scores, "privacy": cost}, ensure_ascii=False))
         return
     from rich.table import Table
 
@@ -131,7 +132,7 @@ def run(
     table = Table("Label", title="Held-out nats per token, on transcribed audio")
     for name in ("Base", *(("With noise", "Without noise") if compared else ("After the rounds",))):
         table.add_column(name, justify="right")
-    for label, losses in result.nll.items():
+    for label, losses in (*result.nll.items(), ("Control: a style of no label", result.control)):
         figures = (losses.base, losses.after, *((losses.without_noise,) if compared else ()))
         table.add_row(label, *("–" if figure is None else f"{figure:.3f}" for figure in figures))
     console.print(table)

@@ -78,6 +78,8 @@ COLLECTIONS: Final = (
     ),
     Collection("monteverdi", "Cremona", "Monteverdi's madrigals", "harpsichord", 6, (6, 22), 6, 20, 112),
 )
+CONTROL: Final = Collection("airdsAirs", "Control", "Aird's airs (Glasgow, 1778–1801)", "flute", 73, (0, 0), 0, 0, 120)
+"""What no label plays and no base has seen; its pools are `partbook.corpus.library`'s."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +114,7 @@ class Work:
         Raises:
             ScoreError: the score cannot be read, is empty, or has a metre outside the tokeniser's.
         """
-        collection = by_name(self.collection)
+        collection = CONTROL if self.collection == CONTROL.name else by_name(self.collection)
         return score_at(self.key, collection.program if program is None else program, collection.tempo)
 
 

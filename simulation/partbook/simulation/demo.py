@@ -1,6 +1,7 @@
 """The main job on one machine: four labels, real audio files, rounds, a release, three pieces and a report.
 
-Stages, each skipped where its result is already there: play the labels' recordings and the public validation set;
+Stages, each skipped where its result is already there: play the labels' recordings, the public validation set and a
+control that no label plays;
 ingest them, each label into its own vault under its own key; run the rounds, noised, masked and sealed; run them once
 more without noise, to say what it cost; sign a release; write three pieces with it; report. Everything that belongs to
 a label lies in that label's folder, and what its node may send is what `partbook.plan.wire` allows.
@@ -33,10 +34,11 @@ from partbook.model.checkpoint import BASE, base_manifest, load_tokenizer
 from partbook.node.policy import Noise
 from partbook.plan.rounds import Mode, ServerStep
 from partbook.plan.training import PlainTraining
-from partbook.simulation.collections import COLLECTIONS, Work
+from partbook.simulation.collections import COLLECTIONS, CONTROL, Work
+from partbook.simulation.control import WORKS, Size, control_report, control_works
 from partbook.simulation.demo_rounds import Course, DemoRounds, Ran, Watcher
 from partbook.simulation.drops import Drop
-from partbook.simulation.labels import choose, record, takes, write_split
+from partbook.simulation.labels import Take, choose, record, takes, write_split
 from partbook.simulation.noise import Asked
 from partbook.simulation.parties import enrol
 from partbook.simulation.pictures import loss_curves
@@ -93,6 +95,7 @@ class DemoOptions:
         seed: picks each label's works and the order of training.
         recordings: works a label plays.
         heldout: works of each collection in the public validation set.
+        control: works of a style that no label plays, scored beside it.
         seconds: longest a recording may be.
         piece_seconds: how much music each piece gains.
         evaluated: pieces that the release writes freely, to be held against human works.
@@ -107,6 +110,7 @@ class DemoOptions:
     seed: int = 1
     recordings: int = 20
     heldout: int = 5
+    control: int = WORKS
     seconds: float = 45.0
     piece_seconds: float = 30.0
     evaluated: int = PIECES_EVALUATED
@@ -118,8 +122,8 @@ class DemoOptions:
 
 @dataclass(frozen=True, slots=True)
 class Losses:
-    """Held-out nats per token of one label's kind of music: of the base model, of the release, and of what the same
-    rounds would have led to without noise; None where they had none.
+    """Held-out nats per token of one label's kind of music, or of the control: of the base model, of the release, and
+    of what the same rounds would have led to without noise; None where they had none.
     """
 
     base: float
@@ -135,7 +139,7 @@ class DemoResult:
         report: the HTML report.
         pieces: WAV files.
         release: the signed release.
-        nll: by label.
+        nll: by label; control: of music that no label plays.
         privacy: what the rounds cost each recording.
         recordings: behind that, of all labels.
         colluders: labels that distributed noise withstands; None where there is none.
@@ -146,6 +150,7 @@ class DemoResult:
     pieces: tuple[Path, ...]
     release: Path
     nll: dict[str, Losses]
+    control: Losses
     privacy: PrivacyStatement
     recordings: int
     colluders: int | None
@@ -170,6 +175,8 @@ class Demo:
         self._public = vaults / f"public-{options.heldout}x{options.seconds:g}s"
         home = vaults / f"seed-{options.seed}-{size}"
         self._labels = [DemoLabel(c, home) for c in COLLECTIONS]
+        self._library = Library.open()
+        self._control: list[Take] = []
         # A label is one party whatever it has recorded, so its keys do not lie with one seed's vault.
         self._parties = enrol(
             options.home, FEDERATION, {label.name: options.home / "labels" / label.folder for label in self._labels}
@@ -201,13 +208,16 @@ class Demo:
                 held, collection, options.seconds, self._public / collection.name / "recordings"
             )
             members[label.name] = {"label": own, "heldout": held}
-        write_split(options.out / "split.json", members, options.seed)
-        planned = [take for label in self._labels for take in (*label.takes, *label.heldout_takes)]
+        control = control_works(self._library, options.control)
+        self._control = takes(control, CONTROL, options.seconds, self._public / CONTROL.name / "recordings")
+        write_split(options.out / "split.json", members, options.seed, control)
+        planned = [take for label in self._labels for take in (*label.takes, *label.heldout_takes)] + self._control
         with self._stage("Playing scores into recordings", len(planned)):
             made = set(map(str, (t.path for t in record(planned, lambda take: self._watch.step(take.work.printed)))))
         for label in self._labels:
             label.takes = [t for t in label.takes if str(t.path) in made]
             label.heldout_takes = [t for t in label.heldout_takes if str(t.path) in made]
+        self._control = [t for t in self._control if str(t.path) in made]
 
     def _ingest(self, workers: Workers) -> None:
         with self._stage("Ingesting: each node hears its own recordings", sum(len(x.takes) for x in self._labels)):
@@ -227,18 +237,17 @@ class Demo:
                     label.recordings, label.seconds, label.tokens = kept.recordings, kept.seconds, kept.tokens
 
     def _validate_set(self, workers: Workers) -> ValidationSet:
-        total = sum(len(label.heldout_takes) for label in self._labels)
+        kinds = [(label.collection, label.heldout_takes) for label in self._labels] + [(CONTROL, self._control)]
         folder = self._public / "validation"
-        with self._stage("Ingesting the public validation set", total):
-            for label in self._labels:
-                with _vault(self._public / label.collection.name / "vault") as vault:
-                    files = [take.path for take in label.heldout_takes]
+        with self._stage("Ingesting the public validation set", sum(len(takes) for _, takes in kinds)):
+            for collection, played in kinds:
+                with _vault(self._public / collection.name / "vault") as vault:
                     ingest(
-                        files, vault, self._tokenizer_path, program=label.collection.program, workers=workers,
-                        on_event=lambda event: self._watch.step(event.path.stem),
+                        [take.path for take in played], vault, self._tokenizer_path, program=collection.program,
+                        workers=workers, on_event=lambda event: self._watch.step(event.path.stem),
                     )  # fmt: skip
                     heard = sorted((vault.get(i) for i in vault.ids()), key=lambda recording: recording.title)
-                write_validation(folder, label.name, heard)
+                write_validation(folder, collection.label, heard)
         return ValidationSet.read(folder)
 
     def _rounds(self) -> DemoRounds:
@@ -259,7 +268,7 @@ class Demo:
     def _music(self, validation: ValidationSet) -> Brief:
         options, watch = self._options, self._watch
         made = unreleased(options.base, self._adapter)
-        library, held = Library.open(), []
+        library, held = self._library, []
         for label in self._labels:  # a work that is played is the work that it is among the scores
             families = {work.key: work.family for work in library.pool(label.collection.name, "heldout")}
             works = {take.path.stem: families[take.work.key] for take in label.heldout_takes}
@@ -312,6 +321,7 @@ class Demo:
                 validation,
                 load_tokenizer(options.base),
                 options.out / "pieces",
+                base=options.base,
                 seed=options.seed,
                 seconds=options.piece_seconds,
                 on_piece=self._watch.step,
@@ -327,14 +337,18 @@ class Demo:
     ) -> DemoResult:
         options, out, history, traffic = self._options, self._options.out, ran.history, ran.traffic
         first, last = history[0].validation, history[-1].validation
+        tokenizer = load_tokenizer(options.base)
+        size = {name: Size.of(held, tokenizer) for name, held in validation.by_label.items()}
+        control = control_report(size[CONTROL.label], history, ran.noiseless.get(CONTROL.label))
         labels = tuple(
             label_report(
                 label,
-                validation.by_label[label.name],
+                size[label.name],
                 traffic,
                 history,
                 ran.accounts[label.name],
                 ran.noiseless.get(label.name),
+                control,
             )
             for label in self._labels
         )
@@ -350,6 +364,7 @@ class Demo:
             seed=options.seed,
             rounds=history[-1].round,
             labels=labels,
+            control=control,
             stages=tuple(self._times),
             locks=ran.locks,
             messages=message_kinds(traffic, custodian, noise=ran.privacy.bounded),
@@ -369,11 +384,14 @@ class Demo:
             ),
         )
         path = write_report(report, out)
+        losses = {name: Losses(first[name], last[name], ran.noiseless.get(name)) for name in last}
+        control_losses = losses.pop(CONTROL.label)
         return DemoResult(
             path,
             tuple(piece.wav for piece in pieces),
             out / "release",
-            {name: Losses(first[name], last[name], ran.noiseless.get(name)) for name in last},
+            losses,
+            control_losses,
             ran.privacy,
             ran.recordings,
             ran.locks.colluders,

@@ -150,7 +150,7 @@ class DemoRounds:
             if progress.record is None:
                 watch.now(f"{where}: {doing(progress.stage)}")
             elif found := scores.after(progress.record):
-                watch.step(f"{where}: {mean(found):.3f} nats/token held out")
+                watch.step(f"{where}: {self._mean(found):.3f} nats/token held out")
             elif progress.round < progress.rounds:
                 watch.step(f"{where} is done")
 
@@ -163,7 +163,7 @@ class DemoRounds:
             state = checkpoints.load()
             assert state is not None, "the rounds have just written it"
             if custodian is not None:
-                watch.step(f"released by the labels: {mean(state.history[-1].validation):.3f}")
+                watch.step(f"released by the labels: {self._mean(state.history[-1].validation):.3f}")
         privacy = statement(state.history, checkpoints.lost(), measured.delta)
         accounts = {name: account(node) for name, node in nodes.items()}
         for name, budget in accounts.items():
@@ -187,6 +187,10 @@ class DemoRounds:
                 dimension=len(selection(adapter_state(attach(load_model(self.base))), self.course.scope)),
             ),
         )
+
+    def _mean(self, scores: Mapping[str, float]) -> float:
+        """Over labels; what else is scored is a control."""
+        return sum(scores[label.name] for label in self.labels) / len(self.labels)
 
     @property
     def _workers(self) -> int:
@@ -265,8 +269,3 @@ class DemoRounds:
                 seed=self.seed,
                 on_round=lambda number: watch.step(f"round {number} of {config.rounds}"),
             )
-
-
-def mean(scores: Mapping[str, float]) -> float:
-    """Over labels."""
-    return sum(scores.values()) / len(scores)

@@ -153,13 +153,17 @@ def excerpt(score: ScoreTick, seconds: float) -> ScoreTick:
     return cut
 
 
-def write_split(path: Path, members: dict[str, dict[str, Sequence[Work]]], seed: int) -> None:
-    """Write who got which work: {label: {pool: works}}, with the seed, as JSON."""
+def write_split(
+    path: Path, members: dict[str, dict[str, Sequence[Work]]], seed: int, control: Sequence[Work] = ()
+) -> None:
+    """Write who got which work: {label: {pool: works}}, with the seed and what no label has, as JSON."""
     content = {
         "seed": seed,
-        "labels": {
-            label: {pool: [{"key": w.key, "title": w.printed} for w in works] for pool, works in pools.items()}
-            for label, pools in members.items()
-        },
+        "labels": {label: {pool: _listed(works) for pool, works in pools.items()} for label, pools in members.items()},
+        "control": _listed(control),
     }
     path.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _listed(works: Sequence[Work]) -> list[dict[str, str]]:
+    return [{"key": work.key, "title": work.printed} for work in works]

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from partbook.errors import InputError
 from partbook.evaluation.brief import Brief
+from partbook.simulation.control import ControlReport, Gain
 from partbook.simulation.pictures import LabelCurve
 
 
@@ -32,11 +33,14 @@ class LabelReport:
         tokens: written down from them.
         refused: (file name, reason) of each file the node would not ingest.
         heldout_recordings, heldout_tokens: public recordings of the same kind, on which losses are measured.
+        heldout_notes: that those tokens spell.
         nll_before, nll_after: nats per token on those, for the base model and after the last round.
+        per_token, per_note: the same change by unit, with how much of it is change of hand and how much style.
         curve: the same after each evaluated round, and the node's own local loss where the demo shows it.
         messages: how many its node exchanged, both ways.
         bytes_sent, bytes_received: by its node, message contents as serialised.
         nll_without_noise: like `nll_after`, had the same rounds had no noise; None where they had none.
+        per_note_without_noise: `per_note` of those.
         epsilon_spent, epsilon_left: ε of each of its recordings, as its ledger has it; None where there is no bound.
         rounds_paid: rounds behind that.
     """
@@ -50,13 +54,17 @@ class LabelReport:
     refused: tuple[tuple[str, str], ...]
     heldout_recordings: int
     heldout_tokens: int
+    heldout_notes: int
     nll_before: float
     nll_after: float
+    per_token: Gain
+    per_note: Gain
     curve: LabelCurve
     messages: int
     bytes_sent: int
     bytes_received: int
     nll_without_noise: float | None = None
+    per_note_without_noise: Gain | None = None
     epsilon_spent: float | None = None
     epsilon_left: float | None = None
     rounds_paid: int = 0
@@ -201,6 +209,8 @@ class PieceReport:
         peak_dbfs: of the WAV.
         notes, lowest, highest: how many notes the generator wrote, and the MIDI note numbers between which they lie;
             without the prompt.
+        base_roll: picture of what the base model writes from the same seed and request, without the federation; None
+            where it is not shown.
         copied_notes: longest run of notes shared, in any key, with a recording compared; None if none was.
         compared_with: with how many recordings.
     """
@@ -218,6 +228,7 @@ class PieceReport:
     highest: int
     copied_notes: int | None = None
     compared_with: int = 0
+    base_roll: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,6 +253,7 @@ class DemoReport:
         seed: of everything that was drawn for reproducibility.
         rounds: completed.
         labels: in the order in which they are shown.
+        control: what changed for music of none of them.
         stages: (what, seconds), in order.
         locks: which were on.
         messages: every kind sent.
@@ -259,6 +271,7 @@ class DemoReport:
     seed: int
     rounds: int
     labels: tuple[LabelReport, ...]
+    control: ControlReport
     stages: tuple[tuple[str, float], ...]
     locks: Locks
     messages: tuple[MessageKind, ...]

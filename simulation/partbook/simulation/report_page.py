@@ -16,6 +16,7 @@ from partbook.music.encoding import data_address, mp3
 from partbook.simulation.diagram import House, federation_svg, in_bytes
 from partbook.simulation.palette import RULE, SOFT_INK, label_colour
 from partbook.simulation.pictures import LabelCurve, note_name
+from partbook.simulation.report_gains import hand_and_style
 from partbook.simulation.report_music import is_it_music
 from partbook.simulation.report_parts import dot, duration, in_words, listed, raw_table, table
 from partbook.simulation.report_privacy import cost, tiny
@@ -135,6 +136,7 @@ def _listen(report: DemoReport) -> str:
             f'<audio controls preload="metadata" src="{embedded_mp3(piece.wav)}" '
             f'aria-label="{escape(piece.name)}"></audio>'
             f'<div class="roll"><img src="{_embedded_png(piece.roll)}" alt="{escape(_seen(piece))}"></div>'
+            f"{_by_the_base(piece)}"
             f'<p class="note">{piece.seconds:.1f} s · peak {piece.peak_dbfs:.1f} dBFS · seed {piece.seed} · '
             f"<code>{escape(piece.wav.name)}</code>, "
             f"<code>{escape(piece.midi.name)}</code>.{copied}</p></article>"
@@ -142,6 +144,16 @@ def _listen(report: DemoReport) -> str:
     return (
         "<h2>Listen</h2><p>Written by the released generator and played by a SoundFont with a little "
         "room. The same pieces lie beside this page as WAV and MIDI.</p>" + "".join(cards) + is_it_music(report.music)
+    )
+
+
+def _by_the_base(piece: PieceReport) -> str:
+    if piece.base_roll is None:
+        return ""
+    return (
+        '<p class="note">The base model alone, asked for the same, as it was before any label:</p>'
+        f'<div class="roll"><img src="{_embedded_png(piece.base_roll)}" '
+        f'alt="{escape(f"Piano roll of {piece.name}, as the base model alone writes it.")}"></div>'
     )
 
 
@@ -201,6 +213,7 @@ def _learnt(report: DemoReport) -> str:
             rows,
             caption="Held-out loss, nats per token",
         )
+        + hand_and_style(report)
         + cost(report.labels)
         + f'<div class="panels">{panels}</div><p class="note">Solid: held-out loss after the rounds, from '
         f"the base model at round 0.{scored}{dotted}</p>"

@@ -17,11 +17,11 @@ from safetensors import safe_open
 from partbook.coordinator.checkpoints import RoundRecord
 from partbook.coordinator.privacy import PrivacyStatement, statement
 from partbook.generator.release import Release
-from partbook.music.recording import Recording
 from partbook.node.budget import Budget
 from partbook.plan import wire
 from partbook.plan.training import DistributedDp, PlainTraining, Training
 from partbook.simulation.collections import Collection
+from partbook.simulation.control import ControlReport, Gain, Size
 from partbook.simulation.federation import Flow, Traffic
 from partbook.simulation.labels import Take
 from partbook.simulation.pictures import LabelCurve
@@ -142,22 +142,29 @@ class DemoLabel:
 
 def label_report(
     label: DemoLabel,
-    held: Sequence[Recording],
+    held: Size,
     traffic: Traffic,
     history: Sequence[RoundRecord],
     account: Budget,
     noiseless: float | None,
+    control: ControlReport,
 ) -> LabelReport:
     """One label's part of the report.
 
     Args:
         label: as it is after the run.
-        held: the public held-out recordings in its style.
+        held: size of the public held-out recordings in its style.
         traffic: of the run.
         history: with scores.
         account: what its ledger says.
         noiseless: its held-out loss had there been no noise; None where there was none.
+        control: what changed for music of no label.
     """
+    before, after = (record.validation[label.name] for record in (history[0], history[-1]))
+    without = None
+    if noiseless is not None and control.note_without_noise is not None:
+        shared = control.note_before - control.note_without_noise
+        without = Gain.of(held.per_note(before), held.per_note(noiseless), shared)
     sent, received = traffic.of(label.name, inbound=True), traffic.of(label.name, inbound=False)
     return LabelReport(
         name=label.name,
@@ -167,10 +174,13 @@ def label_report(
         seconds=label.seconds,
         tokens=label.tokens,
         refused=tuple((r.path.name, r.reason) for r in label.ingested.refused),
-        heldout_recordings=len(held),
-        heldout_tokens=sum(len(r.ids) + 1 for r in held),
-        nll_before=history[0].validation[label.name],
-        nll_after=history[-1].validation[label.name],
+        heldout_recordings=held.recordings,
+        heldout_tokens=held.tokens,
+        heldout_notes=held.notes,
+        nll_before=before,
+        nll_after=after,
+        per_token=Gain.of(before, after, control.nll_before - control.nll_after),
+        per_note=Gain.of(held.per_note(before), held.per_note(after), control.note_before - control.note_after),
         curve=LabelCurve(
             label.name,
             tuple((r.round, r.validation[label.name]) for r in history if r.validation),
@@ -180,6 +190,7 @@ def label_report(
         bytes_sent=sent.total_bytes,
         bytes_received=received.total_bytes,
         nll_without_noise=noiseless,
+        per_note_without_noise=without,
         epsilon_spent=_finite(account.total.committed),
         epsilon_left=_finite(account.total.left),
         rounds_paid=account.total.rounds,

@@ -1,8 +1,13 @@
-"""The demo's three pieces: one out of nothing, one after a held-out opening, one after a held-out audio clip."""
+"""The demo's three pieces: one out of nothing, one after a held-out opening, one after a held-out audio clip.
+
+The first is asked for as a score of at most `BARS` bars, and of nothing else: it may end itself before. The others go
+on as what they are given was written down, by a node's ears. Seeds follow from the run's; nobody chooses among them.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
@@ -13,9 +18,10 @@ from symusic.core import ScoreTick
 
 from partbook.coordinator.validation import ValidationSet
 from partbook.errors import GenerationError
-from partbook.generator.composing import Generator, Piece, PieceRequest, compose
+from partbook.generator.asking import MOST_BARS, PieceRequest, seconds_of
+from partbook.generator.composing import Generator, Piece, compose
 from partbook.generator.pieces import write_piece
-from partbook.generator.release import Release, load_generator
+from partbook.generator.release import Release, load_generator, of_base
 from partbook.music.mel import MEMORY_SECONDS, memory_before
 from partbook.music.metrics import copied_span
 from partbook.music.notes import Notes
@@ -28,6 +34,7 @@ from partbook.threads import one_thread_within
 from partbook.vault.analysis import BEATS_PER_BAR
 
 PIECES: Final = 3
+BARS: Final = 32  # of the free piece, at most
 
 
 def three_pieces(
@@ -36,6 +43,7 @@ def three_pieces(
     tokenizer: Tokenizer,
     folder: Path,
     *,
+    base: Path,
     seed: int,
     seconds: float,
     on_piece: Callable[[str], None] = lambda _: None,
@@ -47,8 +55,9 @@ def three_pieces(
         validation: whose recordings are continued, and searched for copied passages.
         tokenizer: the release's.
         folder: for the files.
+        base: the base model, which writes the free piece too, for comparison.
         seed: of the run; each piece has its own by it.
-        seconds: how much music each piece gains.
+        seconds: how much music the two others gain, at most.
         on_piece: told each title when it is done.
 
     Raises:
@@ -57,7 +66,13 @@ def three_pieces(
     chorale = validation.by_label[COLLECTIONS[0].label][0]
     dance = validation.by_label[COLLECTIONS[1].label][0]
     wanted = [
-        ("free", "A free piece", "Nothing was given: the generator began in silence.", None, None),
+        (
+            "free",
+            "A free piece",
+            f"Nothing was given: the generator began in silence, asked for a score of at most {BARS} bars.",
+            None,
+            None,
+        ),
         (
             "continuation",
             "Continuing a held-out opening",
@@ -76,18 +91,45 @@ def three_pieces(
     ]
     assert len(wanted) == PIECES, "whoever watches was told how many there are"
     generator = load_generator(release)
+    before = of_base(base)
     recordings = [r for many in validation.by_label.values() for r in many]
     made = []
     for number, (name, title, how, prompt, memory) in enumerate(wanted):
+        request = (
+            _free(seed * 1000 + number)
+            if prompt is None
+            else _after_what_was_heard(seed * 1000 + number, seconds, prompt, memory)
+        )
         with one_thread_within():
-            piece = _written_by(generator, PieceRequest(seed * 1000 + number, seconds, prompt=prompt, memory=memory))
-        made.append(_kept(piece, folder, name, title, how, release, recordings))
+            piece = _written_by(generator, request)
+            other = _written_by(before, piece.request) if prompt is None else None
+        made.append(_kept(piece, folder, name, title, how, release, recordings, other))
         on_piece(title)
     return made
 
 
+def _free(seed: int) -> PieceRequest:
+    return PieceRequest(seed, seconds_of(None, BARS), bars=BARS)
+
+
+def _after_what_was_heard(
+    seed: int, seconds: float, prompt: ScoreTick, memory: NDArray[np.float16] | None
+) -> PieceRequest:
+    """As many bars of 4/4, in which a node writes whatever it hears, as fill so many seconds at the prompt's tempo."""
+    bar = 60.0 / prompt.tempos[-1].qpm * BEATS_PER_BAR
+    bars = min(max(math.ceil(seconds / bar), 1), MOST_BARS)
+    return PieceRequest(seed, seconds, prompt=prompt, memory=memory, bars=bars, hand="heard")
+
+
 def _kept(
-    piece: Piece, folder: Path, name: str, title: str, how: str, release: Release, recordings: Sequence[Recording]
+    piece: Piece,
+    folder: Path,
+    name: str,
+    title: str,
+    how: str,
+    release: Release,
+    recordings: Sequence[Recording],
+    other: Piece | None,
 ) -> PieceReport:
     import soundfile
 
@@ -96,6 +138,11 @@ def _kept(
     own = _after(notes, piece.continues_at)
     roll = folder / f"{name}.png"
     piano_roll(notes, roll, title=title, split_at=piece.continues_at)
+    other_roll = None
+    if other is not None:
+        other_roll = folder / f"{name}-base.png"
+        said = f"{title}, by the base model alone"
+        piano_roll(notes_of(other.score), other_roll, title=said, subtitle=f"Seed {other.request.seed}")
     samples, rate = soundfile.read(wav, always_2d=True)
     return PieceReport(
         name=title,
@@ -111,6 +158,7 @@ def _kept(
         highest=int(own.pitch.max()),
         copied_notes=max(copied_span(own, r.notes).notes for r in recordings),
         compared_with=len(recordings),
+        base_roll=other_roll,
     )
 
 
