@@ -69,7 +69,6 @@ def test_windows_slide_with_the_plan_that_the_product_remembers(model) -> None:
     def prefix(ids: Sequence[int]) -> list[int]:
         return [model.tokenizer.bos, 30 + len(ids) % 7, 31]
 
-    model.constraint = None
     plain = model.sample(3, 1000.0)
     model.prefix = prefix
     planned = model.sample(3, 1000.0)

@@ -8,6 +8,7 @@ import pytest
 from walks import tune
 
 from partbook.errors import GenerationError
+from partbook.generator.asking import controls_of, metre_of, seconds_of
 from partbook.generator.composing import (
     Bar,
     Generator,
@@ -18,6 +19,7 @@ from partbook.generator.composing import (
     played_notes,
 )
 from partbook.generator.prompts import score_of_midi
+from partbook.music.grammar import Grammar
 from partbook.music.quantised import quantised
 
 REQUEST = PieceRequest(seed=5, seconds=6.0, max_tokens=600)
@@ -62,10 +64,10 @@ def test_a_continuation_begins_with_the_prompt_and_says_where_it_goes_on(generat
     bars, piece = piece_of(generator, replace(REQUEST, prompt=prompt))
     assert bars[0].given
     assert not any(bar.given for bar in bars[1:])
-    assert piece.continues_at == bars[0].end == pytest.approx(6.0, rel=0.02)  # tempi are kept on a grid
+    assert piece.continues_at == bars[0].end == pytest.approx(6.0)
     given = sorted(played_notes(prompt).elements())
     assert [n.pitch for n in bars[0].notes] == [n.pitch for n in given]
-    np.testing.assert_allclose([n.onset for n in bars[0].notes], [n.onset for n in given], rtol=0.02, atol=0.01)
+    np.testing.assert_allclose([n.onset for n in bars[0].notes], [n.onset for n in given], atol=0.001)
     assert piece.seconds >= piece.continues_at + REQUEST.seconds
     assert any(n.onset >= piece.continues_at - 0.01 for n in played_notes(piece.score))
 
@@ -83,9 +85,10 @@ def test_a_prompt_that_was_heard_goes_on_in_that_hand(generator):
 
 def test_a_memory_changes_what_is_written(generator):
     heard = np.random.default_rng(0).uniform(-1, 1, (688, 128)).astype(np.float16)
-    primed = piece_of(generator, replace(REQUEST, memory=heard))[1]
-    assert primed.midi == piece_of(generator, replace(REQUEST, memory=heard))[1].midi
-    assert primed.midi != piece_of(generator, REQUEST)[1].midi
+    plain = replace(REQUEST, temperature=2.0)  # the generator knows its tunes by heart
+    primed = piece_of(generator, replace(plain, memory=heard))[1]
+    assert primed.midi == piece_of(generator, replace(plain, memory=heard))[1].midi
+    assert primed.midi != piece_of(generator, plain)[1].midi
 
 
 def test_the_midi_names_the_release_and_the_seed(generator, release):
@@ -132,6 +135,67 @@ def test_beams_write_bars_that_add_up_to_a_piece_which_no_seed_changes(generator
     assert played_notes(other.score) == played_notes(piece.score)
 
 
+@pytest.mark.parametrize("beams", [0, 2])
+def test_a_piece_is_what_was_asked_for_and_ends_after_its_bars_at_the_latest(generator, beams):
+    wanted = replace(
+        REQUEST, seconds=600.0, temperature=2.0, bars=4, metre=(3, 4), tempo=97.0, program=40, key="G", genre="dance",
+        density=2.0, polyphony=1.0, beam_width=beams,
+    )  # fmt: skip
+    bars, piece = piece_of(generator, wanted)
+    assert 1 <= len(bars) <= 4
+    assert {track.program for track in piece.score.tracks} == {40}
+    first, tempo = piece.score.time_signatures[0], piece.score.tempos[0]
+    assert (first.time, first.numerator, first.denominator) == (0, 3, 4)
+    assert (tempo.time, tempo.qpm) == (0, pytest.approx(97.0, rel=1e-4))
+    said = generator.tokenizer.names(wanted.asked())
+    assert {"Hand_score", "Genre_dance", "Key_G", "Metre_3/4", "Density_4", "Polyphony_0", "Bars_4"} < set(said)
+    assert controls_of(wanted) == {
+        "bars": 4, "genre": "dance", "key": "G", "metre": "3/4", "tempo": 97.0, "program": 40, "density": 2.0,
+        "polyphony": 1.0,
+    }  # fmt: skip
+
+
+def test_nothing_is_asked_of_a_plain_piece_but_that_it_be_written(generator):
+    assert generator.tokenizer.names(REQUEST.asked()) == ["Hand_score"]
+    assert controls_of(REQUEST) == {}
+
+
+def test_bars_of_a_continuation_are_counted_behind_its_prompt(generator):
+    prompt = tune(98, bars=3)
+    for name, value in (("metre", (3, 4)), ("tempo", 90.0), ("program", 3)):
+        with pytest.raises(GenerationError, match=f"{name} cannot be asked for with a prompt"):
+            replace(REQUEST, prompt=prompt, **{name: value})
+    bars, piece = piece_of(generator, replace(REQUEST, seconds=600.0, prompt=prompt, bars=2))
+    assert len(quantised(piece.score)) <= 5
+    assert sum(len(bar.notes) for bar in bars) == played_notes(piece.score).total()
+
+
+def test_a_prompt_keeps_its_tempi_exactly_and_the_piece_goes_on_in_them(generator):
+    prompt = tune(97, bars=2)
+    prompt.tempos[0].qpm = 101.0
+    _, piece = piece_of(generator, replace(REQUEST, prompt=prompt, max_tokens=60))
+    assert piece.score.tempos[0].qpm == pytest.approx(101.0, rel=1e-4)
+    assert piece.continues_at == pytest.approx(8 * 60 / 101.0, rel=1e-4)
+
+
+def test_a_length_in_seconds_is_half_a_minute_unless_bars_are_given():
+    assert [seconds_of(*given) for given in ((None, None), (None, 8), (5.0, 8))] == [30.0, 600.0, 5.0]
+    assert metre_of("6/8") == (6, 8)
+    assert metre_of(None) is None
+    for wrong in ("6", "six/8", "6/8/2", "-3/4"):
+        with pytest.raises(GenerationError, match="metre"):
+            metre_of(wrong)
+
+
+def test_every_piece_is_as_the_grammar_has_it(generator):
+    for seed in range(3):
+        _, piece = piece_of(generator, replace(REQUEST, seed=seed, temperature=3.0, seconds=20.0))
+        grammar = Grammar(generator.tokenizer)
+        for token in generator.tokenizer.encode(piece.score):
+            assert grammar.allowed()[int(token)]
+            grammar.append(int(token))
+
+
 def test_a_cancelled_search_ends_without_a_piece(generator):
     asked = 0
 
@@ -163,6 +227,16 @@ def test_a_cancelled_search_ends_without_a_piece(generator):
         ("repetition_window", 0),
         ("beam_width", -1),
         ("beam_width", 17),
+        ("bars", 0),
+        ("bars", 1001),
+        ("genre", "polka"),
+        ("key", "H"),
+        ("metre", (4, 5)),
+        ("tempo", 29.0),
+        ("tempo", float("nan")),
+        ("program", 128),
+        ("density", 0.0),
+        ("polyphony", 0.5),
     ],
 )
 def test_a_request_out_of_range_is_refused_by_its_fields_name(field, value):

@@ -9,7 +9,8 @@ from music_pieces import music, score_in
 from tunes import TUNES, tokenizer_of, tune
 
 from partbook.errors import ScoreError
-from partbook.music.grammar import MOST_PROGRAMS, Grammar
+from partbook.model.clock import GAPS
+from partbook.music.grammar import MOST_GAPS, MOST_PROGRAMS, Grammar
 from partbook.music.quantised import Quantised, quantised
 from partbook.music.tokens import Header, Tokenizer, bars_of, symbols_of
 from partbook.music.vocabulary import NUMBER, metre_number
@@ -125,7 +126,7 @@ def test_whatever_is_drawn_is_music_that_ends_and_is_written_back_as_it_was(
 def test_gaps_that_are_drawn_are_filled_before_the_end(tokenizer: Tokenizer, seed: int) -> None:
     names = tokenizer.names(drawn(tokenizer, Grammar(tokenizer, bars=30, gaps=True), seed, 20_000))
     gaps = sum(name.startswith("Gap_") for name in names)
-    assert names.count("Fill") == gaps
+    assert names.count("Fill") == gaps <= MOST_GAPS == GAPS
     assert "Fill" not in names or max(k for k, n in enumerate(names) if n.startswith("Gap_")) < names.index("Fill")
 
 
@@ -194,6 +195,28 @@ def test_pitches_rise_in_a_chord_and_none_is_struck_twice_at_one_moment() -> Non
     assert {"Pitch_59", "Pitch_61"} <= after
     assert not {"Pitch_60", "Pitch_64"} & after
     assert "Pitch_60" in allowed_after(plain, "Bar", "Pitch_60", "Length_12", "Step_1")
+
+
+def test_programs_rise_within_a_moment_so_that_none_goes_on_for_ever() -> None:
+    grammar = Grammar(Tokenizer())
+
+    def programs() -> set[str]:
+        return {f"Program_{k}" for k in range(128) if grammar.allowed()[NUMBER[f"Program_{k}"]]}
+
+    for name in ("Hand_score", "Metre_3/4", "Tempo_20", "Program_5", "Program_2", "Program_9", "Bar"):
+        grammar.append(NUMBER[name])
+    assert programs() == {"Program_2", "Program_9"}  # 5 plays already
+    for name in ("Program_2", "Pitch_60", "Length_6"):
+        grammar.append(NUMBER[name])
+    assert programs() == {"Program_5", "Program_9"}
+    for name in ("Program_9", "Pitch_60", "Length_6"):
+        grammar.append(NUMBER[name])
+    assert programs() == set()
+    grammar.append(NUMBER["Step_6"])
+    assert programs() == {"Program_2", "Program_5"}
+    for name in ("Pitch_60", "Length_6", "Bar"):
+        grammar.append(NUMBER[name])
+    assert programs() == {"Program_2", "Program_9"}
 
 
 def test_a_piece_without_a_note_does_not_end() -> None:

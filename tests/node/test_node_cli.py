@@ -215,7 +215,7 @@ def test_help_loads_nothing_heavy() -> None:
         "from partbook.cli import main\n"
         "try: main()\n"
         "except SystemExit: pass\n"
-        "print(sorted({'torch', 'librosa', 'numpy', 'onnxruntime', 'flwr', 'miditok'} & set(sys.modules)))"
+        "print(sorted({'torch', 'librosa', 'numpy', 'onnxruntime', 'flwr', 'tokenizers'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
     assert done.stdout.splitlines()[-1] == "[]"

@@ -22,7 +22,7 @@ def test_a_pass_takes_half_of_each_recordings_overlapping_windows_none_twice(
     tokens = sum(len(recording.ids) + 1 for recording in recordings)
     random = np.random.default_rng(0)
     met = [sum(examples.tokens(batch).sum() for batch in examples.once(4, random)) for _ in range(20)]
-    assert 0.7 * tokens < np.mean(met) < 1.3 * tokens, "about every token once"
+    assert 0.6 * tokens < np.mean(met) < 1.3 * tokens, "about every token once"
 
 
 def test_passes_differ_unless_their_randomness_is_the_same(

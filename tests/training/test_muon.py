@@ -63,7 +63,9 @@ def test_muon_gets_the_linear_layers_of_blocks_and_encoder_and_nothing_else() ->
     outside = [names[id(p)] for p in mixing if not names[id(p)].startswith("blocks.")]
     assert outside == ["encoder.classes.weight"]
     assert len(mixing) - 1 == tiny_run.CONFIG.layers * 10
-    assert {names[id(p)].rsplit(".", 1)[0] for p in matrices} == {"encoder.first", "encoder.second", "encoder.lstm"}
+    gains = {f"blocks.{block}.self_attention" for block in range(tiny_run.CONFIG.layers)}
+    found = {names[id(p)].rsplit(".", 1)[0] for p in matrices}
+    assert found == {"encoder.first", "encoder.second", "encoder.lstm", *gains}
     assert "embedding.weight" in {names[id(p)] for p in others}
     every = [*mixing, *matrices, *others]
     assert {id(p) for p in every} == set(names)

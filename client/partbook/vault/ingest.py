@@ -13,7 +13,6 @@ import hashlib
 import multiprocessing
 import os
 import signal
-import sys
 import threading
 import time
 from collections import deque
@@ -359,16 +358,7 @@ def _begin() -> None:
 
 @functools.cache
 def _loaded(tokenizer: TokenizerFile) -> tuple[Tokenizer, Transcriber]:
-    # miditok imports torch if it can, for data loaders that are not used here, and does without if it cannot:
-    # 2 s of start and 200 MB saved in every worker.
-    absent = "torch" not in sys.modules
-    if absent:
-        sys.modules["torch"] = None  # type: ignore[assignment]
-    try:
-        from partbook.music.tokens import Tokenizer
-    finally:
-        if absent:
-            del sys.modules["torch"]
+    from partbook.music.tokens import Tokenizer
 
     return Tokenizer.load(tokenizer.path), Transcriber()
 

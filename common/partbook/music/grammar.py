@@ -2,9 +2,9 @@
 
 A `Grammar` follows one piece, symbol by symbol, and says of every token, merged ones included, whether it may be next:
 headers are in order, and say what was asked for; a bar holds no more than its metre and no program that the header does
-not name; pitches are given a length, rise within a chord, and none is struck twice at one moment; dynamics are said
-where the music is heard; a piece ends at a note's end or a bar's, and at the latest after as many bars as asked for. It
-is a `Constraint` of `partbook.model.sampling`.
+not name; pitches are given a length, rise within a chord, and none is struck twice at one moment, at which programs
+rise too; dynamics are said where the music is heard; a piece ends at a note's end or a bar's, once it has a note, and
+at the latest after as many bars as asked for. It is a `Constraint` of `partbook.model.sampling`.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from partbook.music.vocabulary import (
 _PITCHES: Final = HIGHEST_PITCH - LOWEST_PITCH + 1
 _HEADER: Final = ("Hand", "Genre", "Style", "Key", "Metre", "Tempo", "Density", "Polyphony", "Bars", "Program")
 MOST_PROGRAMS: Final = 16  # that a header names: as many as a MIDI file has channels
+MOST_GAPS: Final = 16  # in a window: `partbook.model.clock.GAPS`
 _NEEDED: Final = frozenset({"Hand", "Metre", "Tempo", "Program"})
 _KINDS: Final = tuple(dict.fromkeys(KINDS))
 _ASKED: Final = frozenset(_HEADER)  # kinds that a header may be asked to say
@@ -86,6 +87,7 @@ class _Place:
         length, at: of the present bar, and how far into it, in positions.
         struck: pitches of the present moment and program, a bit each.
         programs: those that the header names, a bit each.
+        home, program: what bars begin on, the header's first; and what plays.
         gaps, filled: gaps left open so far, and those returned to.
         music: whether a note was written, or may have been before the window.
     """
@@ -99,6 +101,8 @@ class _Place:
     at: int = 0
     struck: int = 0
     programs: int = 0
+    home: int = -1
+    program: int = -1
     gaps: int = 0
     filled: int = 0
     music: bool = False
@@ -154,7 +158,11 @@ class Grammar:
             named = np.array([now.programs >> k & 1 for k in range(128)], dtype=np.bool_)[
                 (t.first - _PROGRAM).clip(0, 127)
             ]
-            allowed &= (t.kind != _KIND["Program"]) | (named if now.bars else ~named)
+            may = named if now.bars else ~named
+            if now.bars:
+                of = t.first - _PROGRAM
+                may &= (of > now.program) if now.last == "Length" else (of != now.program)
+            allowed &= (t.kind != _KIND["Program"]) | may
         if now.last == "Pitch":
             allowed &= (t.kind == _KIND["Length"]) | ((t.kind == _KIND["Pitch"]) & (t.pitch > now.value))
         allowed &= now.at + t.steps < np.where(t.kind == _KIND["Step"], now.length, max(now.length, 1))
@@ -200,7 +208,7 @@ class Grammar:
         if now.last != "Level":
             more = self._most is None or now.bars < self._most
             found |= {"Bar", "Metre", "Tempo"} if more else set()
-            if self._gaps and more and not now.filled:
+            if self._gaps and more and not now.filled and now.gaps < MOST_GAPS:
                 found.add("Gap")
             if now.filled < now.gaps:
                 found.add("Fill")
@@ -212,7 +220,7 @@ class Grammar:
 def _after(now: _Place, symbol: int) -> _Place:
     kind, _, value = SYMBOLS[symbol].partition("_")
     if kind == "Bar":
-        return replace(now, last=kind, bars=now.bars + 1, length=now.coming, at=0, struck=0)
+        return replace(now, last=kind, bars=now.bars + 1, length=now.coming, at=0, struck=0, program=now.home)
     if kind == "Metre":
         numerator, _, denominator = value.partition("/")
         return replace(now, last=kind, coming=bar_positions(int(numerator), int(denominator)))
@@ -221,8 +229,10 @@ def _after(now: _Place, symbol: int) -> _Place:
     if kind == "Pitch":
         return replace(now, last=kind, value=int(value), struck=now.struck | 1 << (int(value) - LOWEST_PITCH))
     if kind == "Program":
-        named = now.programs if now.bars else now.programs | 1 << int(value)
-        return replace(now, last=kind, struck=0, programs=named)
+        if now.bars:
+            return replace(now, last=kind, struck=0, program=int(value))
+        home = int(value) if now.home < 0 else now.home
+        return replace(now, last=kind, home=home, programs=now.programs | 1 << int(value))
     if kind == "Hand":
         return replace(now, last=kind, heard=value == "heard")
     if kind == "Gap":

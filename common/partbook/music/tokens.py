@@ -205,7 +205,11 @@ class Tokenizer:
             return [self.bos]
         starts = np.flatnonzero(self._starts_bar[ids[: index + 1]])
         first = int(starts[0]) if len(starts) else index
-        said = {KINDS[i]: int(i) for i in ids[:index] if i < FIRST_MERGEABLE and KINDS[i] in ("Metre", "Tempo")}
+        said = {}
+        for kind, (low, high) in _CHANGING.items():
+            places = np.flatnonzero((ids[:index] >= low) & (ids[:index] < high))
+            if len(places):
+                said[kind] = int(ids[places[-1]])
         result = [self.cut]
         for symbol in (int(i) for i in ids[:first]):
             kind = KINDS[symbol] if symbol < len(SYMBOLS) else ""
@@ -254,6 +258,10 @@ class Tokenizer:
 _HEADER: Final = frozenset(
     {"Hand", "Genre", "Style", "Key", "Metre", "Tempo", "Density", "Polyphony", "Bars", "Program"}
 )
+
+_CHANGING: Final = {
+    kind: (KINDS.index(kind), KINDS.index(kind) + KINDS.count(kind)) for kind in ("Metre", "Tempo")
+}  # numbers of what may change inside a piece
 
 
 def symbols_hash() -> str:

@@ -60,7 +60,7 @@ CHORD_KINDS: Final = ("", "m", "7", "maj7", "m7", "dim")
 CHORDS: Final = (*(f"{root}{kind}" for kind in CHORD_KINDS for root in NOTE_NAMES), "none")
 LEVELS: Final = (36, 46, 56, 66, 76, 86, 96, 108)  # MIDI velocities
 STEPS: Final = (*range(1, 49), 72, 96)  # positions
-DURATIONS: Final = (
+DURATIONS: Final[tuple[int, ...]] = (
     *range(1, 25),
     *sorted({*range(27, 49, 3), *range(28, 49, 4)}),
     *range(54, 97, 6),
