@@ -93,6 +93,7 @@ def _piece(piece: Any, request: PieceRequest) -> Piece:
         repetition_window=piece.repetition_window or request.repetition_window,
         beam_width=piece.beam_width,
         metre=metre_of(piece.metre),
+        hand="score",  # the only one that a server is asked for
         **{name: getattr(piece, name) if piece.HasField(name) else None for name in CONTROLS},
     )
     continues_at = piece.continues_at if piece.HasField("continues_at") else None

@@ -52,6 +52,7 @@ from partbook.simulation.results import (
     model_facts,
     round_reports,
 )
+from partbook.simulation.scoring import Losses
 from partbook.simulation.three_pieces import PIECES, three_pieces
 from partbook.study.human import mixed
 from partbook.study.subjects import openings
@@ -118,17 +119,6 @@ class DemoOptions:
     base: Path = BASE
     mode: Mode = "sealed"
     drops: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Losses:
-    """Held-out nats per token of one label's kind of music, or of the control: of the base model, of the release, and
-    of what the same rounds would have led to without noise; None where they had none.
-    """
-
-    base: float
-    after: float
-    without_noise: float | None
 
 
 @dataclass(frozen=True, slots=True)

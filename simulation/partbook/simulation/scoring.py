@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
@@ -41,6 +41,17 @@ from partbook.vault.store import Vault
 
 _AT_ONCE: Final = 4  # threads at most: a micro-batch takes a quarter of a gigabyte
 _POINTS: Final = 12  # of a curve, about; scoring a model takes as long as a label's training does
+
+
+@dataclass(frozen=True, slots=True)
+class Losses:
+    """Held-out nats per token of one label's kind of music, or of the control: of the base model, of the release, and
+    of what the same rounds would have led to without noise; None where they had none.
+    """
+
+    base: float
+    after: float
+    without_noise: float | None
 
 
 class RoundScores:
