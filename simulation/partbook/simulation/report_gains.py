@@ -19,11 +19,11 @@ def hand_and_style(report: DemoReport) -> str:
     control = report.control
     without = _without_noise(report.labels)
     return (
-        "<h3>Change of hand, and style</h3><p>The base knows transcriptions already; what the labels add is style. "
+        "<h3>Change of hand, and style</h3><p>The base knows transcriptions already; what labels can add is style. "
         f"The control tells the two apart: {control.recordings} recordings of {escape(control.about)}, on the "
         f"{escape(control.instrument)}, which no label plays and nothing was trained on, written down by the same "
-        "transcriber. What the rounds gain there is change of hand: how transcriptions are written. What a label's own "
-        "kind of music gains beyond that is style.</p>"
+        "transcriber. What the rounds gain there counts as change of hand, which all recordings share; what a label's "
+        "own kind of music gains beyond that, as style. Below zero, the control gained more.</p>"
         + _table(report.labels, [label.per_note for label in report.labels], "Nats a note")
         + _table(report.labels, [label.per_token for label in report.labels], "Nats a token")
         + f'<p class="note">The control stood at {control.note_before:.3f} nats a note before the rounds and stands at '
