@@ -99,7 +99,7 @@ class DemoOptions:
         heldout: works of each collection in the public validation set.
         control: works of a style that no label plays, scored beside it.
         seconds: longest a recording may be.
-        piece_seconds: how much music each piece gains.
+        piece_seconds: how much music the pieces that go on from something gain, at most.
         evaluated: pieces that the release writes freely, to be held against human works.
         course: how it trains, and with which noise.
         base: the base model.
