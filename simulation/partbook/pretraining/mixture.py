@@ -205,7 +205,8 @@ class Mixture:
         part = music.cut(first, last)
         header = header_of(part, piece.hand, piece.genre, bars - first, random)
         start = tokenizer.bos if first == 0 else tokenizer.cut
-        if gap and len(part) >= 4:
+        steady = len(set(part.metres)) == 1 and len(set(part.tempi)) == 1  # else a gap might swallow a change
+        if gap and len(part) >= 4 and steady:
             ids = np.concatenate([[start], tokenizer.merged(gapped(part, header, random)), [tokenizer.eos]])
             if len(ids) <= length + 1:
                 return ids.astype(np.int16)
@@ -277,7 +278,10 @@ def polyphony(music: Quantised) -> int:
 
 
 def gapped(music: Quantised, header: Header, random: np.random.Generator) -> list[int]:
-    """Symbols of music with some of its bars left out and written at the end: header, bars, GAP, bars, FILL, bars."""
+    """Symbols of music with some of its bars left out and written at the end: header, bars, GAP, bars, FILL, bars.
+
+    Of one metre and one tempo throughout.
+    """
     bars = len(music)
     size = int(random.integers(1, min(LONGEST_GAP, bars // 2) + 1))
     first = int(random.integers(1, bars - size)) if bars - size > 1 else 1
@@ -285,9 +289,7 @@ def gapped(music: Quantised, header: Header, random: np.random.Generator) -> lis
     whole = symbols_of(music, header)
     body = bars_of(music, home, dynamics=header.hand == "heard")
     head = whole[: len(whole) - len(body)]
-    # A change of metre or tempo belongs to the bar behind it.
-    starts = [i for i, symbol in enumerate(body) if symbol == NUMBER["Bar"]]
-    edges = [start - _changes(body, start) for start in starts] + [len(body)]
+    edges = [i for i, symbol in enumerate(body) if symbol == NUMBER["Bar"]] + [len(body)]
     left_out = body[edges[first] : edges[first + size]]
     return [
         *head,
@@ -297,13 +299,6 @@ def gapped(music: Quantised, header: Header, random: np.random.Generator) -> lis
         NUMBER["Fill"],
         *left_out,
     ]
-
-
-def _changes(symbols: Sequence[int], bar: int) -> int:
-    count = 0
-    while count < bar and NUMBER["Metre_2/2"] <= symbols[bar - count - 1] < NUMBER["Density_0"]:
-        count += 1
-    return count
 
 
 def _laid_out(rows: Sequence[Row], pad: int) -> Windows:
