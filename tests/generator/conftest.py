@@ -31,14 +31,15 @@ def base_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     model = PartbookModel(ModelConfig(len(tokenizer), width=32, layers=2, heads=2, hidden=64, context=128))
     model.clock.set(tokenizer)
-    rows = [[tokenizer.bos, *(int(i) for i in tokenizer.encode(tune(seed)))][:97] for seed in range(2)]
+    rows = [[tokenizer.bos, *(int(i) for i in tokenizer.encode(tune(seed)))][:97] for seed in range(4)]
     length = min(map(len, rows))
     ids = torch.tensor([row[:length] for row in rows])
-    silence, unheard = torch.full((2, 688, 128), -1.0), torch.zeros(2, dtype=torch.bool)
+    # Two tunes in silence, two others after sound, so that sound changes what is written.
+    sound, heard = torch.rand(4, 688, 128) * 2 - 1, torch.tensor([False, False, True, True])
     optimiser = torch.optim.Adam(model.parameters(), 2e-2)
     model.train()
     for _ in range(70):
-        logits = model(ids[:, :-1], silence, unheard)
+        logits = model(ids[:, :-1], sound, heard)
         loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten())
         optimiser.zero_grad()
         loss.backward()

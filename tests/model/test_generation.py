@@ -148,7 +148,10 @@ def test_without_a_prefix_the_header_of_the_place_stands_in_front(tiny_tokenizer
     assert front[0] == tiny_tokenizer.cut
     assert window(piece[:62], 64, tiny_tokenizer) == ([tiny_tokenizer.bos], piece[:62])
     endless = piece[:1] * 100
-    assert window(endless, 64, tiny_tokenizer) == ([tiny_tokenizer.cut], endless[-32:])
+    front, tail = window(endless, 64, tiny_tokenizer)
+    assert front[0] == tiny_tokenizer.cut
+    assert tail == endless[-32:]
+    assert len(front) + len(tail) < 64
 
 
 def test_a_prefix_without_a_place_for_the_music_is_refused(model, tiny_tokenizer, recordings) -> None:

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -6,7 +7,7 @@ import torch.nn.functional as F
 
 from partbook.errors import ConfigError
 from partbook.model.config import ModelConfig, full, small
-from partbook.model.layers import MEMORY_STEPS, SelfAttention, rotary_angles, rotate
+from partbook.model.layers import MEMORY_STEPS, SelfAttention, angles_at, rotary_frequencies
 from partbook.model.transformer import PartbookModel, parameter_count
 from partbook.music.mel import BANDS, MEMORY_FRAMES
 
@@ -54,35 +55,48 @@ def test_memory_that_is_not_there_is_not_heard(model: PartbookModel) -> None:
         assert not torch.equal(model(ids, mel, ~deaf), model(ids, mel.flip(0), ~deaf))
 
 
-def test_attention_is_softmax_of_scaled_rotated_products() -> None:
+def turned(x: torch.Tensor, angle: torch.Tensor) -> torch.Tensor:
+    """One head's vector (8,), turned by its four angles as complex numbers."""
+    spun = torch.complex(x[:4], x[4:]) * torch.polar(torch.ones(4), angle)
+    return torch.cat([spun.real, spun.imag])
+
+
+def test_attention_is_softmax_of_turned_products_one_head_by_index_and_one_by_time() -> None:
     torch.manual_seed(2)
     attention = SelfAttention(16, 2)
-    x = torch.randn(1, 6, 16)
-    cosine, sine = rotary_angles(6, 8)
+    torch.nn.init.normal_(attention.gain, 1.0, 0.3)
+    x, after = torch.randn(1, 6, 16), torch.tensor([[0, 6, 6, 18, 48, 49]])
+    before = torch.cat([torch.zeros(1, 1, dtype=torch.long), after[:, :-1]], dim=1)
+    frequencies = rotary_frequencies(8)
     expected = torch.zeros(1, 6, 16)
     query, key, value = attention.query(x), attention.key(x), attention.value(x)
+
+    def unit(vector: torch.Tensor) -> torch.Tensor:
+        return vector / vector.square().mean().sqrt()
+
     for head in range(2):
         part = slice(8 * head, 8 * head + 8)
+        asked_at, kept_at = (torch.arange(6), torch.arange(6)) if head == 0 else (after[0], before[0])
         for t in range(6):
-            turned = [
-                rotate(key[:, None, s : s + 1, part], cosine[s : s + 1], sine[s : s + 1]).flatten() for s in range(6)
-            ]
-            asked = rotate(query[:, None, t : t + 1, part], cosine[t : t + 1], sine[t : t + 1]).flatten()
-            weights = F.softmax(torch.stack([asked @ turned[s] / math.sqrt(8) for s in range(t + 1)]), dim=0)
+            asked = turned(unit(query[0, t, part]) * attention.gain[head, 0, 0], asked_at[t] * frequencies)
+            kept = [turned(unit(key[0, s, part]), kept_at[s] * frequencies) for s in range(t + 1)]
+            weights = F.softmax(torch.stack([asked @ k / math.sqrt(8) for k in kept]), dim=0)
             expected[0, t, part] = (weights[:, None] * value[0, : t + 1, part]).sum(0)
-    assert torch.allclose(attention(x, cosine, sine, None, 0), attention.out(expected), atol=1e-5)
+    angles = angles_at(torch.arange(6)[None], before, after, frequencies, 2)
+    assert torch.allclose(attention(x, angles, None, 0), attention.out(expected), atol=1e-5)
 
 
-def test_rotation_makes_scores_depend_on_distance_alone() -> None:
+def test_what_was_written_a_bar_ago_lies_a_bar_away_whatever_was_written_since() -> None:
     torch.manual_seed(3)
-    cosine, sine = rotary_angles(50, 8)
-    a, b = torch.randn(2, 1, 1, 1, 8)
+    frequencies = rotary_frequencies(8)
+    a, b = torch.randn(2, 8)
+    scores = [turned(a, now * frequencies) @ turned(b, (now - 48) * frequencies) for now in (48, 96, 4800)]
+    assert torch.stack(scores) == pytest.approx(float(scores[0]), abs=1e-3)
 
-    def score(i: int, j: int) -> float:
-        turned = rotate(a, cosine[i : i + 1], sine[i : i + 1]) * rotate(b, cosine[j : j + 1], sine[j : j + 1])
-        return float(turned.sum())
 
-    assert score(5, 2) == pytest.approx(score(45, 42), abs=1e-5)
+def test_only_every_second_block_listens_where_the_configuration_says_so() -> None:
+    blocks = list(PartbookModel(replace(CONFIG, layers=4, listen_every=2)).decoder())
+    assert [block.cross_attention is not None for block in blocks] == [False, True, False, True]
 
 
 def test_memory_has_a_step_of_silence_and_forty_three_of_sound(model: PartbookModel) -> None:
