@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 from music_pieces import music
 from tunes import TUNES, tokenizer_of, tune
 
-from partbook.model.clock import GAPS, Clock, ClockState
+from partbook.model.clock import Clock, ClockState
 from partbook.music.quantised import Quantised
 from partbook.music.tokens import Header, Tokenizer, bars_of, symbols_of
-from partbook.music.vocabulary import NUMBER, SYMBOLS, metre_number
+from partbook.music.vocabulary import MOST_GAPS, NUMBER, SYMBOLS, metre_number
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def agree(clock: Clock, rows: list[list[int]]) -> None:
     assert state.opened.tolist() == stepped.opened.tolist()
     assert state.filled.tolist() == stepped.filled.tolist()
     for row in range(len(ids)):
-        known = slice(1, int(state.opened[row].clamp(max=GAPS)) + 1)
+        known = slice(1, int(state.opened[row].clamp(max=MOST_GAPS)) + 1)
         assert state.gaps[row, known].tolist() == stepped.gaps[row, known].tolist()
 
 
@@ -93,14 +93,14 @@ _FEW = [NUMBER[symbol] for symbol in ("Bar", "Step_5", "Metre_3/8", "Pitch_60")]
 
 @given(
     begun=st.lists(
-        st.one_of(st.sampled_from(_FREE), st.sampled_from(_FEW), st.integers(0, GAPS - 1).map(gap_of)), max_size=60
+        st.one_of(st.sampled_from(_FREE), st.sampled_from(_FEW), st.integers(0, MOST_GAPS - 1).map(gap_of)), max_size=60
     ),
     ended=st.lists(st.one_of(st.sampled_from(_FREE), st.sampled_from(_FEW), st.just(NUMBER["Fill"])), max_size=60),
 )
 def test_whatever_the_tokens_both_readings_agree(
     plain: tuple[Tokenizer, Clock], begun: list[int], ended: list[int]
 ) -> None:
-    left = GAPS
+    left = MOST_GAPS
     ids = [plain[0].cut]
     for token in begun:
         left -= SYMBOLS[token].startswith("Gap")

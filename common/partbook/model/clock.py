@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Final
 import torch
 from torch import Tensor, nn
 
+from partbook.music.vocabulary import MOST_GAPS, SYMBOLS, bar_positions
+
 if TYPE_CHECKING:
     from partbook.music.tokens import Tokenizer
 
-GAPS: Final = 16  # in one window at most
 DEFAULT_BAR: Final = 48  # positions, before any metre is said
 
 
@@ -33,7 +34,7 @@ class ClockState:
         start: where it began.
         place: positions since then.
         length: a bar's, by the metre in force.
-        gaps: where each gap began, (b, GAPS + 1), from 1.
+        gaps: where each gap began, (b, MOST_GAPS + 1), from 1.
         opened, filled: gaps so far, and those that have been returned to.
     """
 
@@ -52,7 +53,7 @@ class ClockState:
         def filled_with(value: int) -> Tensor:
             return torch.full((rows,), value, dtype=torch.long, device=device)
 
-        gaps = torch.zeros(rows, GAPS + 1, dtype=torch.long, device=device)
+        gaps = torch.zeros(rows, MOST_GAPS + 1, dtype=torch.long, device=device)
         zeros = [filled_with(0) for _ in range(5)]
         return cls(zeros[0], zeros[1], zeros[2], filled_with(DEFAULT_BAR), gaps, zeros[3], zeros[4])
 
@@ -95,8 +96,6 @@ class Clock(nn.Module):
 
     def set(self, tokenizer: Tokenizer) -> None:
         """Take a tokeniser's tables; it must have as many tokens as the model."""
-        from partbook.music.vocabulary import SYMBOLS, bar_positions
-
         for token in range(len(tokenizer)):
             for symbol in tokenizer.expand([token]):
                 kind, _, value = SYMBOLS[symbol].partition("_")
@@ -125,11 +124,11 @@ class Clock(nn.Module):
         end = moved.cumsum(1)
         is_gap = (gap > 0).long()
         opened, filled = is_gap.cumsum(1), fill.cumsum(1)
-        gaps = end.new_zeros(rows, GAPS + 1)
-        gaps.scatter_add_(1, (opened * is_gap).clamp(max=GAPS), (end - moved) * is_gap)
-        left = end.new_zeros(rows, GAPS + 1)
-        left.scatter_add_(1, (filled * fill).clamp(max=GAPS), end * fill)
-        which = filled.clamp(max=GAPS)
+        gaps = end.new_zeros(rows, MOST_GAPS + 1)
+        gaps.scatter_add_(1, (opened * is_gap).clamp(max=MOST_GAPS), (end - moved) * is_gap)
+        left = end.new_zeros(rows, MOST_GAPS + 1)
+        left.scatter_add_(1, (filled * fill).clamp(max=MOST_GAPS), end * fill)
+        which = filled.clamp(max=MOST_GAPS)
         end = end + torch.where(filled > 0, gaps.gather(1, which) - left.gather(1, which), 0)
         mark = torch.where((bar > 0) | (gap > 0) | (fill > 0), order, -1).cummax(1).values
         anywhere, at = mark >= 0, mark.clamp(min=0)
@@ -149,10 +148,10 @@ class Clock(nn.Module):
         opened = state.opened + (gap > 0)
         gaps = state.gaps.clone()
         row = torch.arange(len(ids), device=ids.device)
-        slot = opened.clamp(max=GAPS)
+        slot = opened.clamp(max=MOST_GAPS)
         gaps[row, slot] = torch.where(gap > 0, state.end, gaps[row, slot])
         filled = state.filled + fill
-        back = gaps.gather(1, filled.clamp(max=GAPS)[:, None])[:, 0]
+        back = gaps.gather(1, filled.clamp(max=MOST_GAPS)[:, None])[:, 0]
         begin = torch.where(fill > 0, back, state.end + gap * length)
         marked = (bar > 0) | (gap > 0) | (fill > 0)
         place = torch.where(marked, 0, state.place) + self.step[ids].long()

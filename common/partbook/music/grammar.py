@@ -24,6 +24,7 @@ from partbook.music.vocabulary import (
     HIGHEST_PITCH,
     KINDS,
     LOWEST_PITCH,
+    MOST_GAPS,
     NUMBER,
     SYMBOLS,
     bar_positions,
@@ -32,7 +33,6 @@ from partbook.music.vocabulary import (
 _PITCHES: Final = HIGHEST_PITCH - LOWEST_PITCH + 1
 _HEADER: Final = ("Hand", "Genre", "Style", "Key", "Metre", "Tempo", "Density", "Polyphony", "Bars", "Program")
 MOST_PROGRAMS: Final = 16  # that a header names: as many as a MIDI file has channels
-MOST_GAPS: Final = 16  # in a window: `partbook.model.clock.GAPS`
 _NEEDED: Final = frozenset({"Hand", "Metre", "Tempo", "Program"})
 _KINDS: Final = tuple(dict.fromkeys(KINDS))
 _ASKED: Final = frozenset(_HEADER)  # kinds that a header may be asked to say

@@ -27,6 +27,7 @@ from partbook.music.vocabulary import (
     HIGHEST_PITCH,
     KINDS,
     LEVELS,
+    LONGEST_BAR,
     LOWEST_PITCH,
     NUMBER,
     POSITIONS_PER_BEAT,
@@ -46,7 +47,7 @@ __all__ = ["HIGHEST_PITCH", "LOWEST_PITCH", "POSITIONS_PER_BEAT", "TICKS_PER_QUA
 
 FORMAT: Final = "partbook/v1/tokenizer"
 _FIRST_LETTER: Final = 0x4E00  # symbols are letters to the merger: a block of 20,992, none of them white space
-_BAR, _GAP, _FILL = NUMBER["Bar"], NUMBER["Gap_1"], NUMBER["Fill"]
+_BAR = NUMBER["Bar"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -335,7 +336,7 @@ def bars_of(music: Quantised, program: int, *, dynamics: bool, chords: Mapping[i
 
 
 _PITCH: Final = NUMBER[f"Pitch_{LOWEST_PITCH}"] - LOWEST_PITCH
-_STEPS: Final = [steps_of(k) for k in range(max(bar_positions(*m) for m in ((4, 2), (9, 4), (12, 8))) + 1)]
+_STEPS: Final = [steps_of(k) for k in range(LONGEST_BAR + 1)]
 _LENGTHS: Final = [NUMBER[f"Length_{nearest_length(k)}"] for k in range(512)]
 
 

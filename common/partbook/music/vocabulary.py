@@ -56,6 +56,7 @@ DENSITIES: Final = (0.5, 0.8, 1.25, 2.0, 3.2, 5.0, 8.0)  # notes a quarter note:
 POLYPHONIES: Final = (1.1, 1.8, 2.8, 4.2)  # notes sounding at once where any sounds: edges of five classes
 BARS_LEFT: Final = (*range(1, 17), 20, 24, 28, 32, 40, 48, 56, 64, 80, 96, 128, 192)
 LONGEST_GAP: Final = 16  # bars
+MOST_GAPS: Final = 16  # in a window
 CHORD_KINDS: Final = ("", "m", "7", "maj7", "m7", "dim")
 CHORDS: Final = (*(f"{root}{kind}" for kind in CHORD_KINDS for root in NOTE_NAMES), "none")
 LEVELS: Final = (36, 46, 56, 66, 76, 86, 96, 108)  # MIDI velocities
