@@ -8,9 +8,16 @@ import torch
 from torch import nn
 from torch.optim import Muon as TorchMuon
 
+from partbook.training import muon
 from partbook.training.muon import Muon, Optimiser, orthogonalise, split
 
 
+@pytest.fixture
+def in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(muon, "native", lambda _: torch.float32)
+
+
+@pytest.mark.usefixtures("in_float32")
 @pytest.mark.parametrize("shape", [(32, 32), (16, 64), (64, 16), (1, 8)])
 def test_singular_values_are_brought_near_one_and_their_vectors_kept(shape: tuple[int, int]) -> None:
     torch.manual_seed(1)

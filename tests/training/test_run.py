@@ -103,6 +103,26 @@ def test_a_run_stopped_by_a_signal_ends_after_its_step_and_goes_on_bit_for_bit(t
     assert_same(trained(tmp_path / "cut"), whole)
 
 
+def bfloat16_of(run: Run) -> list[str]:
+    return [name for name, tensor in run.averaged_weights().items() if tensor.dtype == torch.bfloat16]
+
+
+def test_a_run_in_bfloat16_learns_the_same_and_may_go_on_in_float32(tmp_path: Path) -> None:
+    losses: dict[torch.dtype, list[float]] = {torch.float32: [], torch.bfloat16: []}
+    for precision, own in losses.items():
+        with Run.open(tmp_path / str(precision), model(), recipe(12), precision=precision) as run:
+            run.go(batch, PAD, on_step=lambda step, own=own: own.append(step.loss))  # type: ignore[misc]
+            assert all(
+                tensor.dtype == torch.float32
+                for tensor in run.averaged_weights().values()
+                if tensor.is_floating_point()
+            )
+    assert losses[torch.bfloat16] == pytest.approx(losses[torch.float32], rel=0.01)
+    assert losses[torch.bfloat16] != losses[torch.float32]
+    with Run.open(tmp_path / str(torch.bfloat16), model(), recipe(14), prolong=True) as run:
+        assert run.go(batch, PAD).step == 14
+
+
 def test_what_a_watcher_does_between_steps_moves_nothing(tmp_path: Path) -> None:
     with Run.open(tmp_path / "watched", model(), recipe()) as run:
 

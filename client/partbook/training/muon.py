@@ -8,8 +8,9 @@ weight decay as in Liu et al. 2025 (arXiv 2502.16982 v1, §2.2).
 
 Why not `torch.optim.Muon` of torch 2.13, which is the same rule: it iterates in bfloat16 wherever it runs. On a core
 without bfloat16 arithmetic (AVX2) that takes 13.9 s for four blocks of width 256, whose whole forward and backward
-step on 8 × 1,024 tokens takes 5.2 s; in float32 it is 0.33 s. Here a CPU iterates in float32 and an accelerator in
-bfloat16, matrices of one shape at once.
+step on 8 × 1,024 tokens takes 5.2 s; in float32 it is 0.33 s. Here a device iterates in bfloat16 where it has
+arithmetic for it (`partbook.model.precision`), and in float32 elsewhere; an accelerator takes matrices of one shape at
+once.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
+
+from partbook.model.precision import native
 
 MOMENTUM: Final = 0.95
 ITERATIONS: Final = 5
@@ -86,9 +89,9 @@ class Muon(torch.optim.Optimizer):
 def orthogonalise(matrices: Tensor) -> Tensor:
     """About U·Vᵀ of matrices U·S·Vᵀ, (n, rows, columns): singular values that are not tiny end in 0.68 … 1.21.
 
-    In float32 on a CPU, in bfloat16 elsewhere; the result is as the argument's type. Zeros stay zeros.
+    In the device's native precision; the result is as the argument's type. Zeros stay zeros.
     """
-    x = matrices.float() if matrices.device.type == "cpu" else matrices.bfloat16()
+    x = matrices.to(native(matrices.device))
     upright = x.shape[1] > x.shape[2]
     if upright:
         x = x.mT  # the Gram matrix of the shorter side is the smaller one

@@ -13,7 +13,6 @@ alone are the same thing again on the moved copies.
 
 from __future__ import annotations
 
-import contextlib
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -28,6 +27,7 @@ from torch.func import functional_call
 
 from partbook.model.adapter import in_scope
 from partbook.model.likelihood import to_tensors
+from partbook.model.precision import products
 from partbook.model.scope import Scope
 from partbook.model.transformer import PartbookModel
 from partbook.music.windows import Windows
@@ -176,7 +176,7 @@ class Replica:
         steps, rate = (training.steps, training.learning_rate) if isinstance(training, DistributedDp) else (1, 0.0)
         losses = _Losses(self._model, task.pad)
         for batch in batches:
-            with _autocast(self._device, task.precision):
+            with products(self._device, task.precision):
                 pieces = [losses.prepare(piece) for piece in batch.pieces]
                 counts = torch.from_numpy(batch.tokens).to(self._device)
                 update, loss = _descend(losses, state, names, pieces, counts, steps, rate)
@@ -263,9 +263,3 @@ def _together(longest: NDArray[np.int64], windows: int, budget: int) -> Iterator
         batch = order[start:stop]
         yield batch, min(windows, max(1, budget // (len(batch) * int(longest[batch[-1]]))))
         start = stop
-
-
-def _autocast(device: torch.device, precision: torch.dtype) -> contextlib.AbstractContextManager[object]:
-    if precision == torch.float32:
-        return contextlib.nullcontext()
-    return torch.autocast(device.type, precision)

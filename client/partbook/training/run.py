@@ -10,8 +10,8 @@ the recipe's seed and that number. So nothing a watcher does between steps moves
 and resumed leads to the same bits as one that was not, on one machine with one number of threads. (CUDA adds up
 gradients in an order of its own: there a resumed run is as good, not the same.)
 
-The gradient of a step is that of the mean over all its tokens, however they are spread over micro-batches. On an
-accelerator products are bfloat16 (autocast); weights, gradients and averages are float32 everywhere.
+The gradient of a step is that of the mean over all its tokens, however they are spread over micro-batches. Products may
+be bfloat16 (`partbook.model.precision`); weights, gradients and averages are float32 everywhere.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from torch import Tensor, nn
 
 from partbook.errors import ConfigError, TrainingDiverged
 from partbook.model.config import ModelConfig
+from partbook.model.precision import products
 from partbook.model.transformer import PartbookModel
 from partbook.music.windows import Windows
 from partbook.node.holding import only_one
@@ -104,9 +105,11 @@ class Ending:
 class Run:
     """A model, its optimisers and its average, in a folder that one process holds at a time."""
 
-    def __init__(self, folder: Path, model: PartbookModel, recipe: Recipe) -> None:
+    def __init__(
+        self, folder: Path, model: PartbookModel, recipe: Recipe, *, precision: torch.dtype = torch.float32
+    ) -> None:
         """Begin anew, without a look at the folder; `open` is what to call."""
-        self.folder, self.model, self.recipe = folder, model, recipe
+        self.folder, self.model, self.recipe, self.precision = folder, model, recipe, precision
         self.step = 0
         self.tokens = 0
         self._optimiser = Optimiser(model, recipe.muon_rate, recipe.adamw_rate, recipe.weight_decay)
@@ -120,7 +123,15 @@ class Run:
                 module.p = recipe.dropout
 
     @classmethod
-    def open(cls, folder: Path, model: PartbookModel, recipe: Recipe, *, prolong: bool = False) -> Run:
+    def open(
+        cls,
+        folder: Path,
+        model: PartbookModel,
+        recipe: Recipe,
+        *,
+        prolong: bool = False,
+        precision: torch.dtype = torch.float32,
+    ) -> Run:
         """Start a run in a folder, or go on with the one that is there.
 
         Args:
@@ -128,13 +139,15 @@ class Run:
             model: on its device; its weights are where a new run starts, and are replaced where one goes on.
             recipe: the run's own, whose dropout the model gets.
             prolong: whether the run's number of tokens may be changed to the recipe's.
+            precision: of the model's products. It is the machine's affair and no part of the recipe: a run may go on in
+                another.
 
         Raises:
             ConfigError: the folder's run has another recipe or model, or cannot be read or written.
             AlteredFile: its state is torn or was altered.
             AlreadyRunning: another process trains in it.
         """
-        run = cls(folder, model, recipe)
+        run = cls(folder, model, recipe, precision=precision)
         with contextlib.ExitStack() as held:
             held.enter_context(only_one(folder))
             state = saved_state.load(folder)
@@ -278,11 +291,11 @@ class Run:
         windows = sum(len(one) for one in batch.windows)
         for one, tensors in zip(batch.windows, batch.tensors, strict=True):
             ids, mel, has_memory = (tensor.to(self._device, non_blocking=True) for tensor in tensors)
-            with torch.autocast("cuda", torch.bfloat16, enabled=self._device.type == "cuda"):
+            with products(self._device, self.precision):
                 memory, audible = self.model.encode(mel, has_memory)
                 logits = self.model.decode(ids[:, :-1], memory, audible)
-                targets = ids[:, 1:].flatten()
-                nats = F.cross_entropy(logits.flatten(0, 1), targets, ignore_index=pad, reduction="sum") / batch.tokens
+                targets, logits = ids[:, 1:].flatten(), logits.flatten(0, 1).float()
+                nats = F.cross_entropy(logits, targets, ignore_index=pad, reduction="sum") / batch.tokens
                 total = nats
                 if auxiliary is not None:
                     added = auxiliary(one, memory).sum() / windows

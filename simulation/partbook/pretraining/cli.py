@@ -118,6 +118,7 @@ def train(
     from rich.console import Console
 
     from partbook.corpus.library import Library, default_cache
+    from partbook.heap import keep_freed_memory
     from partbook.music.rendering import soundfonts
     from partbook.pretraining.exporting import export as export_base
     from partbook.pretraining.making import Order, read
@@ -146,6 +147,7 @@ def train(
         workers=workers,
     )
     exactly(threads)
+    keep_freed_memory()
     about: dict[str, Any] | None = None
     with RichWatcher(Console(stderr=True)) as watch:
         corpus = read(order, Library.open(order.data, cache, watch), watch)

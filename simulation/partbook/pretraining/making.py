@@ -30,6 +30,7 @@ from partbook.corpus.library import Library
 from partbook.errors import ConfigError
 from partbook.model.checkpoint import base_manifest, load_model
 from partbook.model.config import SIZES
+from partbook.model.precision import native
 from partbook.model.transformer import PartbookModel, pick_device
 from partbook.music.tokens import Tokenizer
 from partbook.pretraining.account import Account, sources
@@ -218,10 +219,11 @@ def train(
     """
     before = _before(order, corpus)
     tokenizer = _tokenizer(order, corpus, watch)
-    model = _model(order, tokenizer).to(pick_device())
+    device = pick_device()
+    model = _model(order, tokenizer).to(device)
     mixture = Mixture(corpus.pieces, tokenizer, context=model.config.context, tokens=order.step_tokens, seed=order.seed)
     openings = held(_some(corpus.heldout, WATCHED), tokenizer, bars=OPENING)
-    with Run.open(order.state, model, order.recipe(), prolong=order.prolong) as run:
+    with Run.open(order.state, model, order.recipe(), prolong=order.prolong, precision=native(device)) as run:
         tokenizer.save(order.state / TOKENIZER)
         _account(order, corpus, before).save(order.state)
         with _opened(board, run.step) as drawn:
