@@ -10,7 +10,7 @@ export FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION = 1
 # Where a machine forbids bytecode, each process of a federation would compile torch and Flower anew: twice the start.
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: demo test test-fast test-long lint format wheel check-wheel base samples seeds bundle demo-processes soak bench bench-ingest bench-generation bench-startup bench-fresh bench-secagg bench-dp bench-noise bench-accounting bench-utility bench-audit bench-company bench-contention bench-scale bench-thousand bench-large bench-processes bench-recovery bench-devices bench-engines bench-memory bench-yardstick bench-training bench-ablation clean
+.PHONY: demo test test-fast test-long lint format wheel check-wheel base samples seeds bundle demo-processes soak bench bench-ingest bench-generation bench-startup bench-fresh bench-secagg bench-dp bench-noise bench-accounting bench-utility bench-audit bench-company bench-contention bench-scale bench-thousand bench-large bench-processes bench-recovery bench-devices bench-engines bench-memory bench-yardstick bench-notation bench-training bench-ablation clean
 
 demo: $(READY)  ## four labels, one generator: everything, on real audio
 	$(BIN)/partbook demo

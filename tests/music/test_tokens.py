@@ -10,7 +10,6 @@ from symusic import Score, Tempo
 from tunes import TUNES, tokenizer_of, tune
 
 from partbook.errors import ScoreError
-from partbook.music.notes import Notes
 from partbook.music.quantised import Quantised, quantised
 from partbook.music.tokens import (
     TICKS_PER_QUARTER,
@@ -20,7 +19,6 @@ from partbook.music.tokens import (
     bars_of,
     exact_tempi,
     notes_of,
-    score_of,
     seconds_at,
     symbols_of,
 )
@@ -295,20 +293,6 @@ def test_seconds_follow_tempo_changes() -> None:
     score.tempos.append(Tempo(2 * TICKS_PER_QUARTER, 120))
     ticks = np.array([0, 1, 2, 3, 4], dtype=np.float64) * TICKS_PER_QUARTER
     assert seconds_at(score, ticks).tolist() == pytest.approx([0, 1, 2, 2.5, 3])
-
-
-def test_performed_notes_are_written_on_the_beat_they_were_played_near() -> None:
-    notes = Notes.from_rows([(0.02, 0.4, 60, 80), (0.51, 0.2, 64, 80), (1.49, 0.5, 67, 80)])
-    score = score_of(notes, np.array([0.0, 0.5, 1.0, 1.5, 2.0]), 24, beats_per_minute=120)
-    played = score.tracks[0].notes
-    assert [(n.time / TICKS_PER_QUARTER, n.pitch) for n in played] == [(0, 60), (1, 64), (3, 67)]
-    assert score.tracks[0].program == 24
-
-
-def test_notes_outside_the_beats_follow_the_nearest_beat_length() -> None:
-    notes = Notes.from_rows([(2.0, 0.5, 60, 80)])
-    score = score_of(notes, np.array([0.0, 0.5, 1.0]), 0, beats_per_minute=120)
-    assert score.tracks[0].notes[0].time == 4 * TICKS_PER_QUARTER
 
 
 def test_seconds_and_ticks_agree_with_symusic() -> None:

@@ -93,7 +93,7 @@ def written_down(
         NoNotesFound: none of the notes can be written down.
         AudioError: they cannot be written as tokens.
     """
-    from partbook.music.tokens import score_of
+    from partbook.music.notation import score_of
 
     beats = find_beats(notes, seconds)
     score = score_of(notes, beats.seconds, program, beats_per_minute=beats.beats_per_minute)

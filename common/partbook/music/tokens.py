@@ -15,7 +15,7 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from symusic.core import NoteTick, ScoreSecond, ScoreTick, TempoTick, TimeSignatureTick, TrackTick
+from symusic.core import ScoreSecond, ScoreTick
 from tokenizers import Tokenizer as Merger
 from tokenizers import models, pre_tokenizers, trainers
 
@@ -436,51 +436,6 @@ class _Reader:
             onset, length, pitch, program, velocity, np.array([*self._bars, last], dtype=np.int64),
             tuple(self._metres), tuple(self._tempi),
         )  # fmt: skip
-
-
-def score_of(
-    notes: Notes,
-    beat_seconds: NDArray[np.float64],
-    program: int,
-    *,
-    beats_per_minute: float,
-    time_signature: tuple[int, int] = (4, 4),
-) -> ScoreTick:
-    """Write performed notes down on a grid of beats.
-
-    Args:
-        notes: in seconds.
-        beat_seconds: the time of beat 0, 1, 2 …, increasing, at least two; beyond both ends the first and last
-            beat lengths go on.
-        program: General MIDI program, 0–127.
-        beats_per_minute: the one tempo mark to write.
-        time_signature: the one metre to write.
-
-    Returns:
-        A one-track score at 480 ticks a quarter; no note starts before tick 0 or is shorter than a position.
-    """
-    if len(beat_seconds) < 2:
-        raise ScoreError("At least two beats are needed to place notes in time; give the beat times in seconds.")
-    step = TICKS_PER_QUARTER // POSITIONS_PER_BEAT
-
-    def ticks(seconds: NDArray[np.float64]) -> NDArray[np.int64]:
-        first, last = beat_seconds[1] - beat_seconds[0], beat_seconds[-1] - beat_seconds[-2]
-        beats = np.interp(seconds, beat_seconds, np.arange(len(beat_seconds)))
-        beats = np.where(seconds < beat_seconds[0], (seconds - beat_seconds[0]) / first, beats)
-        after = len(beat_seconds) - 1 + (seconds - beat_seconds[-1]) / last
-        beats = np.where(seconds > beat_seconds[-1], after, beats)
-        return np.maximum(np.round(beats * POSITIONS_PER_BEAT).astype(np.int64), 0) * step
-
-    start = ticks(notes.onset)
-    end = np.maximum(ticks(notes.onset + notes.duration), start + step)
-    score = ScoreTick(TICKS_PER_QUARTER)
-    track = TrackTick(program=program, is_drum=False, name="")
-    for time, stop, pitch, velocity in zip(start, end, notes.pitch, notes.velocity, strict=True):
-        track.notes.append(NoteTick(int(time), int(stop - time), int(pitch), int(velocity)))
-    score.tracks.append(track)
-    score.tempos.append(TempoTick(0, beats_per_minute))
-    score.time_signatures.append(TimeSignatureTick(0, *time_signature))
-    return score
 
 
 def bar_seconds(score: ScoreTick, bars: int) -> NDArray[np.float32]:

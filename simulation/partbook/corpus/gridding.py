@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from symusic.core import ScoreTick, TempoTick, TimeSignatureTick, TrackTick
 
+from partbook.music.notation import score_of
 from partbook.music.notes import Notes
-from partbook.music.tokens import TICKS_PER_QUARTER, notes_of, score_of
+from partbook.music.tokens import TICKS_PER_QUARTER, notes_of
 from partbook.vault.beats import find_beats
 
 KEPT: Final = 0.5  # mean resultant length of onsets against sixteenths from which on a grid is kept to
@@ -70,7 +71,7 @@ def _on_heard_beats(score: ScoreTick) -> ScoreTick:
     notes: Notes = notes_of(score)
     beats = find_beats(notes, float((notes.onset + notes.duration).max()) + 1.0)
     program = next(t.program for t in score.tracks if len(t.notes))
-    return score_of(notes, beats.seconds, program, beats_per_minute=beats.beats_per_minute)
+    return score_of(notes, beats.seconds, program, beats_per_minute=beats.beats_per_minute, heard=False)
 
 
 def _barred(score: ScoreTick, offset: float, *, triple: bool | None) -> ScoreTick:

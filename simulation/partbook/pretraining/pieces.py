@@ -56,7 +56,7 @@ _READERS: Final = (
     "partbook.corpus.parsed",
     "partbook.simulation.collections",
 )
-_EARS: Final = ("partbook.vault.beats", "partbook.music.tokens", "partbook.music.quantised")
+_EARS: Final = ("partbook.vault.beats", "partbook.music.notation", "partbook.music.quantised")
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +187,7 @@ def heard_piece(take: Heard) -> Piece:
     Raises:
         ScoreError: no note of it can be written.
     """
-    from partbook.music.tokens import score_of
+    from partbook.music.notation import score_of
 
     beats = find_beats(take.notes, take.seconds)
     score = score_of(take.notes, beats.seconds, take.program, beats_per_minute=beats.beats_per_minute)

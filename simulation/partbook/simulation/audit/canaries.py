@@ -32,9 +32,10 @@ from partbook.model.adapter import adapter_state, attach, flatten, selection, st
 from partbook.model.checkpoint import BASE, base_manifest, load_model, load_tokenizer
 from partbook.model.scope import Scope
 from partbook.model.transformer import PartbookModel, pick_device
+from partbook.music.notation import score_of
 from partbook.music.notes import Notes
 from partbook.music.recording import Recording
-from partbook.music.tokens import HIGHEST_PITCH, LOWEST_PITCH, Tokenizer, bar_seconds, score_of
+from partbook.music.tokens import HIGHEST_PITCH, LOWEST_PITCH, Tokenizer, bar_seconds
 from partbook.plan.rounds import RoundPlan, ServerStep
 from partbook.plan.step import Motion, mean_update, step
 from partbook.plan.training import DistributedDp
