@@ -1,19 +1,25 @@
-"""What the noise costs: held-out loss of one generator, trained in seven ways on more than 1,000 recordings.
+"""What federated rounds teach of styles that the base has never seen, with noise and without.
 
     centralised            all recordings in one place, AdamW on batches of windows: what no federation can beat easily
-    federated              four labels, plain training (6 local steps), no noise
-    distributed ε = 2, 8   per-recording updates, the labels' noise added up
+    exact-inf              per-recording updates without noise, where distributed and local are one and the same sum
+    distributed ε = 2, 8   the same updates, the labels' noise added up
     local ε = 2, 8         the same updates, every label's own noise
-    ε = ∞                  the same updates without noise, where distributed and local are one and the same sum
 
-Recordings: the first 15 seconds of every work in the four label pools, played by a SoundFont, transcribed like any
-recording: real audio through the real ingest. Held out: the public pools' works, as long. Every arm sees the same
-number of windows. The labels' vectors are what `partbook.node.learning` hands to the masks, noise and all; the masks
-are left out, because they cancel exactly (tests/secagg/test_exactness.py). Three seeds, of whatever no protection rests
-on; noise and sampling are the system's.
+Four labels, each with one style that is withheld from the base whole (`partbook.corpus.withheld`). Recordings: the
+first half minute of every work in their label pools, played by a SoundFont on the style's own instrument and written
+down by a node's ears. Held out: works of the same styles, of other tune families, as long. **Hand and style**: a
+control is measured beside them, held-out works of styles that the base knows, heard alike. What rounds gain there is
+the transcriber's hand; what a label gains beyond it is style.
 
-    python -m benchmarks.utility                 everything: recordings (once), 21 runs, the plot, the claims
-    python -m benchmarks.utility --arms local-8 --seeds 1      some of it; finished runs are kept and not repeated
+**Reference sound**: held-out windows without any note before them, with eight seconds of another recording before them,
+of the right label or of the next one.
+
+The labels' vectors are what `partbook.node.learning` hands to the masks, noise and all; the masks are left out, because
+they cancel exactly (tests/secagg/test_exactness.py). Three seeds, of whatever no protection rests on; noise and
+sampling are the system's.
+
+    python -m benchmarks.utility --data ../shared/data          everything: recordings (once), the runs, the plot
+    python -m benchmarks.utility --data … --arms exact-inf --seeds 1    some; finished runs are kept and not repeated
 """
 
 from __future__ import annotations
@@ -23,110 +29,149 @@ import json
 import math
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from benchmarks.claims import Claim, report
-from partbook.model.adapter import apply_adapter, flatten, selection, trained_parameters, unflatten
-from partbook.model.checkpoint import BASE, load_tokenizer
+from partbook.corpus.heard import heard
+from partbook.corpus.library import Library, default_cache
+from partbook.corpus.withheld import STYLES
+from partbook.heap import keep_freed_memory
+from partbook.model.adapter import (
+    adapter_state,
+    apply_adapter,
+    attach,
+    flatten,
+    selection,
+    trained_parameters,
+    unflatten,
+)
+from partbook.model.checkpoint import BASE, load_model, load_tokenizer
 from partbook.model.likelihood import evaluate, to_tensors, token_losses
+from partbook.model.scope import Scope
+from partbook.model.transformer import PartbookModel
+from partbook.music.mel import memory_before
 from partbook.music.recording import Recording
-from partbook.node.learning import Learner
+from partbook.music.tokens import Tokenizer
+from partbook.music.windows import gather, spans
+from partbook.node.learning import WINDOW
 from partbook.plan.rounds import RoundPlan, ServerStep
 from partbook.plan.step import Motion, mean_update, step
-from partbook.plan.training import DistributedDp, LocalDp, PlainTraining, Training
+from partbook.plan.training import DistributedDp, LocalDp
+from partbook.pretraining.pieces import pooled
 from partbook.privacy.accounting import calibrate, epsilon
 from partbook.privacy.events import events_of
-from partbook.simulation.collections import COLLECTIONS
-from partbook.simulation.labels import choose, record, takes
-from partbook.training.per_recording import recording_updates
-from partbook.vault.ingest import Workers, ingest
-from partbook.vault.store import Vault
+from partbook.privacy.mechanism import NoisyGrid
+from partbook.training.examples import Examples
+from partbook.training.per_recording import Observed, dp_sgd, drawn_sum, recording_updates
 
-SECONDS: Final = 15.0
-ROUNDS: Final = 16
-BATCH: Final = 96  # recordings expected in a round, over all labels
+SECONDS: Final = 30.0
+HELD: Final = 40  # works of a style, at most
+CONTROL: Final = ("oneills1850", "ryansMammoth", "bach", "openscore-lieder")  # styles that the base knows …
+CONTROLS: Final = 8  # … and held-out works of each
+ROUNDS: Final = 24
+SAMPLING: Final = 0.25
 CLIP: Final = 0.3
+SCOPE: Final[Scope] = "norms"
 DELTA: Final = 1e-5
 SEEDS: Final = (1, 2, 3)
 THRESHOLD: Final = 3
 COLLUDERS: Final = 1
-PLAIN: Final = PlainTraining(steps=6, batch=4, learning_rate=5e-3, clip=5.0)  # 4 labels · 24 windows: BATCH of them
-ARMS: Final = ("centralised", "federated", "exact-inf", "distributed-8", "local-8", "distributed-2", "local-2")
-RATES: Final = {"inf": 0.007, "8": 0.02, "2": 0.012}
+ARMS: Final = ("centralised", "exact-inf", "distributed-8", "local-8", "distributed-2", "local-2")
+RATES: Final = {"inf": 0.02, "8": 0.02, "2": 0.012}
 """Adam's, by ε: the more noise, the smaller the steps; found on other draws, the same for both kinds of noise."""
+CENTRAL_RATE: Final = 5e-3
+REFERENCE_WINDOW: Final = 192  # positions: some thirty notes
 
 
-@dataclass
-class Labels:
-    """Four labels' learners, and the public held-out recordings."""
+@dataclass(frozen=True, slots=True)
+class Label:
+    """One style's recordings.
 
-    learners: list[Learner]
-    held: dict[str, list[Recording]]
-    like: dict[str, Tensor] = field(init=False)
+    Attributes:
+        name: the style.
+        examples: windows of the label's recordings.
+        recordings: how many those are.
+        held: held-out recordings.
+    """
 
-    def __post_init__(self) -> None:
-        self.like = self.learners[0].like
+    name: str
+    examples: Examples
+    recordings: int
+    held: list[Recording]
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """The base, the labels, and held-out recordings of styles that the base knows."""
+
+    model: PartbookModel
+    tokenizer: Tokenizer
+    labels: tuple[Label, ...]
+    control: list[Recording]
+    like: Mapping[str, Tensor]
 
     @property
     def recordings(self) -> int:
         """How many stand behind a run."""
-        return sum(len(learner.recordings) for learner in self.learners)
+        return sum(label.recordings for label in self.labels)
+
+    @property
+    def batch(self) -> float:
+        """Recordings expected in a round."""
+        return SAMPLING * self.recordings
+
+    def places(self) -> NDArray[np.int64]:
+        """Where the trained numbers lie in the adapter."""
+        return selection(self.like, SCOPE)
 
 
-def make(home: Path) -> None:
-    """Play and ingest what is missing."""
-    with Workers() as workers:
-        for collection in COLLECTIONS:
-            for pool, count in (("label", collection.pool), ("heldout", collection.heldout)):
-                folder = home / collection.name / pool
-                planned = takes(choose(collection, pool, count, 0), collection, SECONDS, folder / "recordings")
-                made = record(planned)
-                path = folder / "vault"
-                with Vault.open(path, writable=True) if path.exists() else Vault.create(path) as vault:
-                    ingest(
-                        [take.path for take in made],
-                        vault,
-                        BASE / "tokenizer.json",
-                        program=collection.program,
-                        workers=workers,
-                    )
-                    print(f"{collection.name}, {pool}: {len(vault)} recordings", file=sys.stderr, flush=True)
+def opened(data: Sequence[Path], base: Path, cache: Path) -> World:
+    """Hear what was not heard yet, and load everything."""
+    library = Library.open(data)
+    tokenizer = load_tokenizer(base)
+
+    def recordings(style: str, pool: Any, most: int | None = None) -> list[Recording]:
+        works = pooled(library, [style], pool, most)
+        print(f"{style}, {pool}: {len(works)} works", file=sys.stderr, flush=True)
+        return heard(works, base / "tokenizer.json", cache, seconds=SECONDS)
+
+    labels = []
+    for style in STYLES:
+        if style not in library.collections:
+            raise SystemExit(f"{style} is not here; name the folder with OpenScore's lieder (--data).")
+        own = recordings(style, "label")
+        examples = Examples(own, tokenizer, WINDOW)
+        labels.append(Label(style, examples, len(own), recordings(style, "heldout", HELD)))
+    known = [name for name in CONTROL if name in library.collections]
+    control = [recording for name in known for recording in recordings(name, "heldout", CONTROLS)]
+    model = attach(load_model(base))
+    return World(model, tokenizer, tuple(labels), control, adapter_state(model))
 
 
-def load(home: Path, seed: int) -> Labels:
-    """Everything in memory."""
-    learners = [Learner(BASE, home / c.name / "label" / "vault", None, seed=f"{seed}/{c.label}") for c in COLLECTIONS]
-    held = {}
-    for collection in COLLECTIONS:
-        with Vault.open(home / collection.name / "heldout" / "vault") as vault:
-            held[collection.label] = [vault.get(identifier) for identifier in vault.ids()]
-    return Labels(learners, held)
-
-
-def training_of(arm: str, recordings: int) -> Training:
+def training_of(arm: str, world: World) -> DistributedDp | LocalDp:
     """What the nodes of an arm are asked to do. ε = ∞ has the least noise a plan may name, and none is added."""
     kind, _, target = arm.partition("-")
-    if not target:
-        return PLAIN
-    q = BATCH / recordings
-    sigma = 1.0 if target == "inf" else calibrate(float(target), DELTA, q, ROUNDS)
+    sigma = 1.0 if target == "inf" else calibrate(float(target), DELTA, SAMPLING, ROUNDS)
     if kind != "local":
-        return DistributedDp(noise_multiplier=sigma, sampling=q, batch=BATCH, colluders=COLLUDERS, clip=CLIP)
+        return DistributedDp(
+            noise_multiplier=sigma, sampling=SAMPLING, batch=world.batch, colluders=COLLUDERS, clip=CLIP
+        )
     # One step a round, so that both kinds see the same windows; the bound is above what one step can lead to.
-    return LocalDp(
-        noise_multiplier=sigma, sampling=q, batch=BATCH / len(COLLECTIONS), clip=CLIP, learning_rate=1.0, bound=1e3
-    )
+    batch = world.batch / len(world.labels)
+    return LocalDp(noise_multiplier=sigma, sampling=SAMPLING, batch=batch, clip=CLIP, learning_rate=1.0, bound=1e3)
 
 
-def plan_of(arm: str, number: int, labels: Labels) -> RoundPlan:
-    """A round's plan: only the training, the threshold and the grid matter here."""
+def plan_of(arm: str, number: int, world: World) -> RoundPlan:
+    """A round's plan: only the training, the threshold, the scope and the grid matter here."""
+    _, _, target = arm.partition("-")
     return RoundPlan(
         federation="utility",
         roster="0" * 64,
@@ -135,136 +180,208 @@ def plan_of(arm: str, number: int, labels: Labels) -> RoundPlan:
         deadline=0,
         base_hash="0" * 64,
         model_hash="0" * 64,
-        parameters=len(selection(labels.like, "all")),
-        cohort=tuple(sorted(c.label for c in COLLECTIONS)),
+        scope=SCOPE,
+        parameters=len(world.places()),
+        cohort=tuple(f"label-{n}" for n in range(len(world.labels))),
         threshold=THRESHOLD,
-        training=training_of(arm, labels.recordings),
-        step=step_of(arm),
+        training=training_of(arm, world),
+        step=ServerStep(rule="adam", learning_rate=RATES[target], momentum=0.9, second=0.99),
         mode="masked",
         bits=20,
     )
 
 
-def step_of(arm: str) -> ServerStep:
-    """The server's step."""
-    _, _, target = arm.partition("-")
-    if not target:
-        return ServerStep(momentum=0.5)
-    return ServerStep(rule="adam", learning_rate=RATES[target], momentum=0.9, second=0.99)
-
-
-def run(arm: str, labels: Labels, seed: int) -> dict[str, Any]:
-    """Train one arm; held-out nats per token by label, and what it cost."""
+def run(arm: str, world: World, seed: int) -> dict[str, Any]:
+    """Train one arm; nats a note on everything held out, and what it cost."""
     began = time.monotonic()
-    adapter, motion = flatten(labels.like), Motion.none(len(flatten(labels.like)))
     random = np.random.default_rng(seed)
-    if arm == "centralised":
-        adapter = centralised(labels, random)
-    else:
-        for number in range(1, ROUNDS + 1):
-            plan = plan_of(arm, number, labels)
-            state = unflatten(adapter, labels.like)
-            if arm.endswith("-inf"):
-                mean = without_noise(plan, labels, state, random)
-            else:
-                vectors = [learner.learn(plan, state).vector.astype(np.uint64) for learner in labels.learners]
-                mean = mean_update(np.sum(vectors, axis=0, dtype=np.uint64), len(vectors), plan)
-            adapter, motion = step(adapter, mean, motion, plan.step)
-    scores = score(labels, adapter)
-    spent = {}
+    adapter = centralised(world, random) if arm == "centralised" else federated(arm, world, random)
+    spent, sigma = {}, 0.0
     if arm.endswith(("-8", "-2")):
-        plan = plan_of(arm, 1, labels)
-        for who in ("colluders", "outsiders"):
-            spent[who] = epsilon(events_of(plan, who) * ROUNDS, DELTA)
-    training = training_of(arm, labels.recordings)
+        plan = plan_of(arm, 1, world)
+        sigma = getattr(plan.training, "noise_multiplier", 0.0)
+        spent = {who: epsilon(events_of(plan, who) * ROUNDS, DELTA) for who in ("colluders", "outsiders")}
     return {
         "arm": arm,
         "seed": seed,
-        "nll": scores,
-        "mean": float(np.mean(list(scores.values()))),
+        "nats": score(world, adapter),
+        "reference": reference(world, adapter),
         "epsilon": spent,
-        "sigma": getattr(training, "noise_multiplier", 0.0) if spent else 0.0,
-        "recordings": labels.recordings,
+        "sigma": sigma,
+        "recordings": world.recordings,
         "seconds": time.monotonic() - began,
     }
 
 
-def without_noise(plan: RoundPlan, labels: Labels, state: dict[str, Tensor], random: np.random.Generator) -> Any:
+def federated(arm: str, world: World, random: np.random.Generator) -> NDArray[np.float32]:
+    """The adapter after all rounds of an arm."""
+    adapter = flatten(world.like)
+    motion, places = Motion.none(len(adapter)), world.places()
+    for number in range(1, ROUNDS + 1):
+        plan = plan_of(arm, number, world)
+        state = unflatten(adapter, world.like)
+        if arm.endswith("-inf"):
+            mean = without_noise(plan, world, state, random)
+        else:
+            vectors = [vector(label, plan, world, state, random) for label in world.labels]
+            total: NDArray[np.uint64] = np.sum(vectors, axis=0, dtype=np.uint64)
+            mean = mean_update(total, len(vectors), plan)
+        adapter, motion = step(adapter, mean, motion, plan.step, places)
+        print(f"{arm}: round {number} of {ROUNDS}", file=sys.stderr, flush=True)
+    return adapter
+
+
+def vector(
+    label: Label, plan: RoundPlan, world: World, state: dict[str, Tensor], random: np.random.Generator
+) -> NDArray[np.uint64]:
+    """What a label's node hands to the masks."""
+    training, grid, pad = plan.training, plan.grid, world.tokenizer.pad
+    if isinstance(training, LocalDp):
+        steps = dp_sgd(world.model, state, label.examples, training, pad, random, plan.local_grid, scope=plan.scope)
+        return grid.quantise(steps.vector).astype(np.uint64)  # type: ignore[union-attr]
+    assert isinstance(training, DistributedDp)
+    assert isinstance(grid, NoisyGrid)
+    observed = Observed(training.clip)
+    total = drawn_sum(world.model, state, label.examples, training, pad, random, grid, observed, scope=plan.scope)
+    return grid.contribution(total).astype(np.uint64)
+
+
+def without_noise(
+    plan: RoundPlan, world: World, state: dict[str, Tensor], random: np.random.Generator
+) -> NDArray[np.float64]:
     """The same clipped updates of as many recordings, added up as they are."""
     training = plan.training
     assert isinstance(training, DistributedDp)
     total = np.zeros(plan.parameters)
-    for learner in labels.learners:
-        drawn = np.flatnonzero(random.random(len(learner.recordings)) < training.sampling)
+    for label in world.labels:
+        drawn = np.flatnonzero(random.random(label.recordings) < training.sampling)
         for one in recording_updates(
-            learner._model, state, learner._examples, drawn, training, learner._tokenizer.pad, random
+            world.model, state, label.examples, drawn, training, world.tokenizer.pad, random, scope=plan.scope
         ):
             total += one.vector
     return total / training.batch
 
 
-def centralised(labels: Labels, random: np.random.Generator) -> Any:
-    """AdamW over everybody's windows in one place, as many of them as a federation's rounds draw."""
-    model, pad = labels.learners[0]._model, labels.learners[0]._tokenizer.pad
-    apply_adapter(model, labels.like)
+def centralised(world: World, random: np.random.Generator) -> NDArray[np.float32]:
+    """AdamW over everybody's windows in one place, as many of them as a federation's rounds draw; the whole adapter."""
+    model, pad = world.model, world.tokenizer.pad
+    apply_adapter(model, world.like)
     named = trained_parameters(model)
-    optimiser = torch.optim.AdamW(named.values(), lr=PLAIN.learning_rate, weight_decay=0.0)
-    sizes = np.array([len(learner.recordings) for learner in labels.learners], float)
+    optimiser = torch.optim.AdamW(named.values(), lr=CENTRAL_RATE, weight_decay=0.0)
+    sizes = np.array([label.recordings for label in world.labels], float)
     model.train()
-    for _ in range(ROUNDS * BATCH // 24):
-        learner = labels.learners[int(random.choice(len(sizes), p=sizes / sizes.sum()))]
-        ids, mel, has_memory = to_tensors(learner._examples.batch(24, random), torch.device("cpu"))
+    for _ in range(round(ROUNDS * world.batch / 24)):
+        label = world.labels[int(random.choice(len(sizes), p=sizes / sizes.sum()))]
+        ids, mel, has_memory = to_tensors(label.examples.batch(24, random), torch.device("cpu"))
         loss = token_losses(model, ids, mel, has_memory, pad).sum() / (ids[:, 1:] != pad).sum()
         optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
     model.eval()
     return flatten(dict(named))
 
 
-def score(labels: Labels, adapter: Any) -> dict[str, float]:
-    """Held-out nats per token, by label."""
-    model, tokenizer = labels.learners[0]._model, load_tokenizer(BASE)
-    apply_adapter(model, unflatten(adapter, labels.like))
-    return {label: evaluate(model, tokenizer, held).per_token for label, held in labels.held.items()}
+# ---------------------------------------------------------------------- what came of it
 
 
-def plot(results: Sequence[dict[str, Any]], base: float, path: Path) -> None:
-    """Mean held-out loss against ε; a dot a seed."""
+def score(world: World, adapter: NDArray[np.float32]) -> dict[str, float]:
+    """Nats a note on held-out recordings of each style, and of the control."""
+    apply_adapter(world.model, unflatten(adapter, world.like))
+    sets = {label.name: label.held for label in world.labels} | {"control": world.control}
+    return {
+        name: evaluate(world.model, world.tokenizer, held).nats / notes(world.tokenizer, [r.ids for r in held])
+        for name, held in sets.items()
+    }
+
+
+def reference(world: World, adapter: NDArray[np.float32]) -> dict[str, float]:
+    """Nats a note of held-out windows with nothing before them but another recording's sound: `right`, `wrong`, `none`.
+
+    Right is the next held-out recording of the same label, wrong one of the next label; the last eight seconds of each.
+    """
+    model, tokenizer = world.model, world.tokenizer
+    apply_adapter(model, unflatten(adapter, world.like))
+    sounds = [[memory_before(r.mel, r.seconds) for r in label.held] for label in world.labels]
+    nats, count = dict.fromkeys(("right", "wrong", "none"), 0.0), 0
+    for place, label in enumerate(world.labels):
+        own, foreign = sounds[place], sounds[(place + 1) % len(sounds)]
+        items, at = [], []
+        for number, recording in enumerate(label.held):
+            cut = spans(recording, tokenizer, REFERENCE_WINDOW)
+            items += [(recording, span) for span in cut]
+            at += [number] * len(cut)
+            count += notes(tokenizer, [recording.ids])
+        for start in range(0, len(items), 16):
+            windows = gather(items[start : start + 16], tokenizer)
+            for what in nats:
+                memory, has_memory = windows.memory.copy(), np.zeros(len(windows), np.bool_)
+                for row, number in enumerate(at[start : start + 16]):
+                    sound = {"right": own[(number + 1) % len(own)], "wrong": foreign[number % len(foreign)]}.get(what)
+                    memory[row] = -1.0 if sound is None else sound
+                    has_memory[row] = sound is not None
+                with torch.inference_mode():
+                    ids = torch.from_numpy(windows.ids)
+                    losses = token_losses(
+                        model, ids, torch.from_numpy(memory), torch.from_numpy(has_memory), tokenizer.pad
+                    )
+                nats[what] += float(losses.double().sum())
+    return {what: value / count for what, value in nats.items()}
+
+
+def notes(tokenizer: Tokenizer, pieces: Sequence[NDArray[np.int16]]) -> int:
+    """How many notes ids spell."""
+    return sum(name.startswith("Pitch_") for ids in pieces for name in tokenizer.names(ids.tolist()))
+
+
+def gain(found: Mapping[str, float], base: Mapping[str, float], name: str) -> float:
+    """By which share of the base's nats a note something became likelier."""
+    return 1.0 - found[name] / base[name]
+
+
+def gains(found: Mapping[str, float], base: Mapping[str, float]) -> dict[str, float]:
+    """The mean over labels, the control's, and what labels gain beyond it."""
+    label = float(np.mean([gain(found, base, name) for name in STYLES]))
+    control = gain(found, base, "control")
+    return {"labels": label, "hand": control, "style": label - control}
+
+
+def plot(results: Sequence[dict[str, Any]], base: Mapping[str, float], path: Path) -> None:
+    """Gain over the base against ε; a dot a seed."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
+    def percent(result: dict[str, Any]) -> float:
+        return 100 * gains(result["nats"], base)["labels"]
+
     figure, axes = plt.subplots(figsize=(8, 4.6), layout="constrained")
     places = {"2": 0, "8": 1, "inf": 2}
-    for kind, name, colour, above in (
-        ("local", "every label's own noise", "#c0562b", 10),
-        ("distributed", "distributed noise", "#1b6ca8", -16),
+    for kind, name, colour, below in (
+        ("local", "every label's own noise", "#c0562b", True),
+        ("distributed", "distributed noise", "#1b6ca8", False),
     ):
         arms = {"2": f"{kind}-2", "8": f"{kind}-8", "inf": "exact-inf"}
-        points = {t: [r["mean"] for r in results if r["arm"] == arms[t]] for t in places}
+        points = {t: [percent(r) for r in results if r["arm"] == arms[t]] for t in places}
         shown = [t for t in places if points[t]]
         axes.plot([places[t] for t in shown], [np.mean(points[t]) for t in shown], color=colour, lw=2)
         for t in shown:
             axes.scatter([places[t]] * len(points[t]), points[t], color=colour, s=28, zorder=3)
         if points["8"]:
             axes.annotate(
-                name, (1, np.mean(points["8"])), xytext=(8 if above > 0 else -8, above), textcoords="offset points",
-                color=colour, ha="left" if above > 0 else "right",
+                name, (1, np.mean(points["8"])), xytext=(8 if below else -8, -14 if below else 10),
+                textcoords="offset points", color=colour, ha="left" if below else "right",
             )  # fmt: skip
-    lines = [("base model", base, "#777777")]
-    for arm, name in (("federated", "federated, no noise, 6 local steps"), ("centralised", "centralised, no noise")):
-        found = [r["mean"] for r in results if r["arm"] == arm]
-        if found:
-            lines.append((name, float(np.mean(found)), "#3c3c3c"))
-    for name, value, colour in lines:
+    found = [percent(r) for r in results if r["arm"] == "centralised"]
+    for name, value, colour in [
+        ("base", 0.0, "#777777"), *([("centralised, whole adapter", float(np.mean(found)), "#3c3c3c")] if found else [])
+    ]:  # fmt: skip
         axes.axhline(value, color=colour, lw=1, ls=(0, (4, 3)))
         axes.annotate(name, (-0.42, value), xytext=(0, 3), textcoords="offset points", color=colour, fontsize=9)
     axes.set_xlim(-0.45, 2.4)
     axes.set_xticks(list(places.values()), ["ε = 2", "ε = 8", "ε = ∞"])
-    axes.set_ylabel("held-out nats per token, mean of four labels")
-    axes.set_title(f"What noise costs: {results[0]['recordings']:,} recordings, δ = {DELTA:g}, lower is better")
+    axes.set_ylabel("nats a note below the base, %")
+    axes.set_title(f"Four styles that the base never saw: {results[0]['recordings']:,} recordings, δ = {DELTA:g}")
     axes.spines[["top", "right"]].set_visible(False)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130)
@@ -274,55 +391,88 @@ def plot(results: Sequence[dict[str, Any]], base: float, path: Path) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run what is missing, then say what was found."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--home", type=Path, default=Path(".cache/utility"), help="recordings, and finished runs")
+    parser.add_argument("--data", type=Path, action="append", default=[], help="a folder with OpenScore's lieder")
+    parser.add_argument("--base", type=Path, default=BASE, help="the base model")
+    parser.add_argument("--home", type=Path, default=Path(".cache/utility"), help="finished runs")
+    parser.add_argument("--heard", type=Path, default=default_cache() / "heard", help="what was heard")
     parser.add_argument("--arms", nargs="*", default=ARMS, choices=ARMS)
     parser.add_argument("--seeds", nargs="*", type=int, default=SEEDS)
     parser.add_argument("--plot", type=Path, default=Path("docs/images/utility.png"))
     options = parser.parse_args(arguments)
-    make(options.home)
-    runs = options.home / "runs"
-    runs.mkdir(exist_ok=True)
-    results, base = [], runs / "base.json"
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    options.home.mkdir(parents=True, exist_ok=True)
+    world: World | None = None
+    results = []
+    kept = options.home / "base.json"
+    missing = [(arm, seed) for seed in options.seeds for arm in options.arms]
+    missing = [(arm, seed) for arm, seed in missing if not (options.home / f"{arm}-{seed}.json").exists()]
+    if missing or not kept.exists():
+        world = opened(options.data, options.base, options.heard)
+        start = flatten(world.like)
+        kept.write_text(json.dumps({"nats": score(world, start), "reference": reference(world, start)}))
     for seed in options.seeds:
-        missing = [arm for arm in options.arms if not (runs / f"{arm}-{seed}.json").exists()]
-        labels = load(options.home, seed) if missing or not base.exists() else None
-        if labels is not None and not base.exists():
-            base.write_text(json.dumps(score(labels, flatten(labels.like))))
         for arm in options.arms:
-            kept = runs / f"{arm}-{seed}.json"
-            if not kept.exists():
-                assert labels is not None, "something is missing"
-                kept.write_text(json.dumps(run(arm, labels, seed)))
-            results.append(json.loads(kept.read_text()))
-            print(f"seed {seed}, {arm}: {results[-1]['mean']:.3f} nats/token", file=sys.stderr, flush=True)
-    begun = json.loads(base.read_text())
-    start = float(np.mean(list(begun.values())))
-    _table(results, begun)
-    plot(results, start, options.plot)
-    means = {arm: float(np.mean([r["mean"] for r in results if r["arm"] == arm] or [math.nan])) for arm in ARMS}
-    noisy, unit = means["distributed-8"], "nats/token"
-    claims = [
-        Claim("held-out loss, distributed noise at ε = 8", unit, noisy, start, "base model", 1.0, at_least=False),
-        Claim("held-out loss, distributed noise at ε = 8", unit, noisy, means["local-8"], "local noise at ε = 8", 1.0,
-              at_least=False),
-    ]  # fmt: skip
-    return 0 if report("utility", claims) else 1
+            path = options.home / f"{arm}-{seed}.json"
+            if not path.exists():
+                assert world is not None, "something is missing"
+                path.write_text(json.dumps(run(arm, world, seed)))
+            results.append(json.loads(path.read_text()))
+            found = gains(results[-1]["nats"], json.loads(kept.read_text())["nats"])
+            said = ", ".join(f"{name} {100 * value:.1f} %" for name, value in found.items())
+            print(f"seed {seed}, {arm}: {said}", file=sys.stderr, flush=True)
+    base = json.loads(kept.read_text())
+    _table(results, base)
+    plot(results, base["nats"], options.plot)
+    return 0 if report("utility", _claims(results, base)) else 1
 
 
-def _table(results: Sequence[dict[str, Any]], base: dict[str, float]) -> None:
-    labels = list(base)
-    print(f"| Trained | ε colluders · outsiders | σ | {' | '.join(labels)} | Mean, seeds | Mean |")
-    print(f"|---|---|---|{'---|' * len(labels)}---|---|")
-    print(f"| base model | | | {' | '.join(f'{base[x]:.3f}' for x in labels)} | | {np.mean(list(base.values())):.3f} |")
+def _claims(results: Sequence[dict[str, Any]], base: dict[str, Any]) -> list[Claim]:
+    """What the issue of the four styles asks for."""
+
+    def of(arm: str) -> list[float]:
+        return [gains(r["nats"], base["nats"])["labels"] for r in results if r["arm"] == arm]
+
+    claims = []
+    noisy, exact = of("distributed-8"), of("exact-inf")
+    if noisy:
+        claims.append(Claim("least gain of a seed, ε = 8", "share of nats", min(noisy), 0.10, "wanted", 1.0))
+    if exact:
+        claims.append(Claim("least gain of a seed, no noise", "share of nats", min(exact), 0.15, "wanted", 1.0))
+    if noisy and exact:
+        mean = float(np.mean(noisy)), float(np.mean(exact))
+        claims.append(Claim("gain at ε = 8", "share of nats", *mean, "without noise", 0.6))
+    differences = [r["reference"]["wrong"] - r["reference"]["right"] for r in results if r["arm"] == "distributed-8"]
+    if differences:
+        worth = float(np.mean(differences))
+        claims.append(Claim("right label's reference sound, ε = 8", "nats/note", worth, 0.05, "wanted", 1.0))
+    return claims
+
+
+def _table(results: Sequence[dict[str, Any]], base: dict[str, Any]) -> None:
+    names = [*STYLES, "control"]
+    heads = ["Trained", "ε colluders · outsiders", "σ", *names, "gain, seeds", "gain", "style", "right · wrong"]
+    print(f"| {' | '.join(heads)} |")
+    print("|" + "---|" * len(heads))
+    cells = " | ".join(f"{base['nats'][x]:.3f}" for x in names)
+    print(f"| base | | | {cells} | | | | {_sound([base['reference']])} |")
     for arm in ARMS:
         found = [r for r in results if r["arm"] == arm]
         if found:
             spent = found[0]["epsilon"]
             cost = f"{spent['colluders']:.2f} · {spent['outsiders']:.2f}" if spent else "∞"
             sigma = f"{found[0]['sigma']:.3g}" if spent else ""
-            cells = " | ".join(f"{np.mean([r['nll'][x] for r in found]):.3f}" for x in labels)
-            each = " · ".join(f"{r['mean']:.3f}" for r in found)
-            print(f"| {arm} | {cost} | {sigma} | {cells} | {each} | {np.mean([r['mean'] for r in found]):.3f} |")
+            cells = " | ".join(f"{np.mean([r['nats'][x] for r in found]):.3f}" for x in names)
+            all_gains = [gains(r["nats"], base["nats"]) for r in found]
+            each = " · ".join(f"{100 * g['labels']:.1f}" for g in all_gains)
+            mean, style = (100 * np.mean([g[what] for g in all_gains]) for what in ("labels", "style"))
+            sound = _sound([r["reference"] for r in found])
+            print(f"| {arm} | {cost} | {sigma} | {cells} | {each} | {mean:.1f} % | {style:.1f} % | {sound} |")
+
+
+def _sound(found: Sequence[Mapping[str, float]]) -> str:
+    means = [np.mean([r[what] for r in found]) if found else math.nan for what in ("right", "wrong")]
+    return " · ".join(f"{value:.3f}" for value in means)
 
 
 if __name__ == "__main__":

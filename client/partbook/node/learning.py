@@ -21,7 +21,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 import numpy as np
 import torch
@@ -42,6 +42,10 @@ from partbook.training.local import local_update
 from partbook.training.per_recording import Observed, dp_sgd, drawn_sum
 from partbook.training.spread import Spread
 from partbook.vault.store import Vault
+
+WINDOW: Final = 384
+"""Positions of a window that is trained on, at most. A minute of music has several, and all but the first follow on
+from sound, with no notes before them: so sound is listened to. Longer ones cost more and hear nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +224,8 @@ class Learner:
             raise InputError(
                 f"The vault {self._vault} holds no recording to train on; run `partbook node ingest` first."
             )
-        return Examples(recordings, self._tokenizer, self._model.config.context, style=self._style)
+        length = min(WINDOW, self._model.config.context)
+        return Examples(recordings, self._tokenizer, length, style=self._style)
 
     def _random(self, plan: RoundPlan) -> np.random.Generator:
         if self._seed is None:
