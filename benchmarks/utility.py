@@ -79,13 +79,13 @@ CONTROLS: Final = 8  # … and held-out works of each
 ROUNDS: Final = 24
 SAMPLING: Final = 0.25
 CLIP: Final = 0.3
-SCOPE: Final[Scope] = "norms"
+SCOPE: Final[Scope] = "all"
 DELTA: Final = 1e-5
 SEEDS: Final = (1, 2, 3)
 THRESHOLD: Final = 3
 COLLUDERS: Final = 1
 ARMS: Final = ("centralised", "exact-inf", "distributed-8", "local-8", "distributed-2", "local-2")
-RATES: Final = {"inf": 0.02, "8": 0.02, "2": 0.012}
+RATES: Final = {"inf": 0.01, "8": 0.01, "2": 0.006}
 """Adam's, by ε: the more noise, the smaller the steps; found on other draws, the same for both kinds of noise."""
 CENTRAL_RATE: Final = 5e-3
 REFERENCE_WINDOW: Final = 192  # positions: some thirty notes

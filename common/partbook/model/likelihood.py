@@ -54,7 +54,7 @@ class NextToken(Protocol):
 
 def token_losses(model: NextToken, ids: Tensor, mel: Tensor, has_memory: Tensor, pad: int) -> Tensor:
     """Negative log-probability of each token given those before it: (b, t), 0 at padding."""
-    logits = model(ids[:, :-1], mel, has_memory)
+    logits = model(ids[:, :-1], mel, has_memory).float()  # under autocast they are bfloat16
     # Flat, because cross-entropy over transposed logits takes up to a fifth longer.
     losses = F.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none", ignore_index=pad)
     return losses.view(len(ids), -1)

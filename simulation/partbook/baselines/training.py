@@ -35,8 +35,10 @@ from partbook.baselines.token_corpus import MOST_TOKENS, in_keys
 from partbook.baselines.vae import VaeConfig, VaeNetwork, evidence_bound, training_loss
 from partbook.corpus.library import Library, PublicWork, default_cache
 from partbook.errors import ConfigError
+from partbook.heap import keep_freed_memory
 from partbook.model.checkpoint import BASE
 from partbook.model.likelihood import token_losses
+from partbook.model.precision import native, products
 from partbook.model.transformer import parameter_count
 from partbook.music.tokens import Tokenizer
 from partbook.pretraining.making import HEARD_WORKS, STEP_TOKENS, TOKENS
@@ -55,7 +57,8 @@ WORKS: Final = "works.json"
 WEIGHTS: Final = "model.safetensors"
 UNFINISHED: Final = "unfinished.pt"
 _KEEP_EVERY: Final = 50  # steps: under a minute of work is lost
-_DROPOUT: Final = 0.1  # the base's
+_DROPOUT: Final = 0.0  # the base's
+_MICRO: Final = 8192  # positions of a micro-batch: a recurrent step is the faster the more windows share it
 
 
 class Watcher(Protocol):
@@ -287,7 +290,9 @@ def _descend(
         context=network.config.context,
         tokens=order.batch,
         seed=order.seed,
+        micro=_MICRO,
     )
+    keep_freed_memory()
     loss_of = _loss_of(network, tokenizer.pad)
     network.train()
     for step in range(done, order.steps):
@@ -335,7 +340,9 @@ def _loss_of(network: LstmNetwork | VaeNetwork, pad: int) -> Callable[[Tensor, i
     def of_lstm(ids: Tensor, tokens: int, progress: float) -> tuple[Tensor, float]:
         assert isinstance(network, LstmNetwork)
         nothing = torch.zeros(0)
-        loss = token_losses(network, ids, nothing, nothing, pad).sum() / tokens
+        with products(ids.device, native(ids.device)):
+            losses = token_losses(network, ids, nothing, nothing, pad)
+        loss = losses.float().sum() / tokens
         return loss, float(loss.detach())
 
     def of_vae(ids: Tensor, tokens: int, progress: float) -> tuple[Tensor, float]:

@@ -125,6 +125,7 @@ class Mixture:
         tokens: int,
         seed: int,
         heard: float = HEARD,
+        micro: int = MICRO,
     ) -> None:
         """Of pieces of both hands.
 
@@ -135,8 +136,10 @@ class Mixture:
             tokens: about how many a batch has.
             seed: of everything that is drawn.
             heard: share of windows that are heard music.
+            micro: positions of a micro-batch, padding included, if more than one window.
         """
         self._tokenizer, self._context, self._tokens, self._seed = tokenizer, context, tokens, seed
+        self._micro = micro
         self._written = Drawer([p for p in pieces if p.hand == "score"])
         self._heard = Drawer([p for p in pieces if p.hand == "heard"])
         self._share = heard if len(self._heard) else 0.0
@@ -154,7 +157,7 @@ class Mixture:
         begin = 0
         for end in range(1, len(rows) + 1):
             longer = len(rows[end].ids) if end < len(rows) else 0
-            if end == len(rows) or (end + 1 - begin) * longer > MICRO:
+            if end == len(rows) or (end + 1 - begin) * longer > self._micro:
                 result.append(_laid_out(rows[begin:end], self._tokenizer.pad))
                 begin = end
         return result
