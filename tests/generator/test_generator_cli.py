@@ -117,7 +117,7 @@ def test_generate_writes_midi_wav_and_provenance_that_agree(partbook, release, t
     assert provenance["release"] == release.id
     assert provenance["signer"] == release.signer.fingerprint
     assert (provenance["seed"], told["seed"]) == (5, 5)
-    assert provenance["sampling"] == {"temperature": 1.0, "top_p": 0.95, "max_tokens": 400, "seconds": 4.0}
+    assert provenance["sampling"] == {"temperature": 1.0, "top_p": 0.98, "max_tokens": 400, "seconds": 4.0}
     for name in ("a b.mid", "a b.wav"):
         assert provenance["sha256"][name] == hashlib.sha256((tmp_path / name).read_bytes()).hexdigest()
     sound, rate = soundfile.read(tmp_path / "a b.wav")
@@ -141,7 +141,7 @@ def test_controls_that_are_switched_on_are_recorded_with_the_piece(partbook, rel
     here = ("generate", "--release", release.path, "--out", tmp_path, *SHORT)
     partbook(*here, "--name", "drawn", "--top-k", 30, "--min-p", 0.02, "--repetition-penalty", 1.2)
     partbook(*here, "--name", "searched", "--beam", 3)
-    plain = {"temperature": 1.0, "top_p": 0.95, "max_tokens": 400, "seconds": 4.0}
+    plain = {"temperature": 1.0, "top_p": 0.98, "max_tokens": 400, "seconds": 4.0}
     drawn, searched = (
         json.loads((tmp_path / f"{name}.json").read_text())["sampling"] for name in ("drawn", "searched")
     )

@@ -25,7 +25,7 @@ from partbook.model.sampling import Constraint, Sampling, draw, masked
 from partbook.music.tokens import Tokenizer
 
 AS_THE_PRODUCT: Final = Sampling(max_tokens=4096)
-"""Temperature 1, top-p 0.95, pieces that may end by themselves, at most 4,096 tokens: what `partbook generate` does."""
+"""Temperature 1, top-p 0.98, pieces that may end by themselves, at most 4,096 tokens: what `partbook generate` does."""
 
 
 class Rows(Protocol):

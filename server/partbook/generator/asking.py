@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from symusic.core import ScoreTick
 
 from partbook.errors import GenerationError
-from partbook.model.sampling import Sampling
+from partbook.model.sampling import TOP_P, Sampling
 from partbook.music.tokens import Header
 from partbook.music.vocabulary import (
     DENSITIES,
@@ -95,7 +95,7 @@ class PieceRequest:
     seconds: float = DEFAULT_SECONDS
     max_tokens: int = DEFAULT_TOKENS
     temperature: float = 1.0
-    top_p: float = 0.95
+    top_p: float = TOP_P
     prompt: ScoreTick | None = None
     memory: NDArray[np.float16] | None = field(default=None, repr=False)
     top_k: int = 0

@@ -149,7 +149,7 @@ def run_generate(
     polyphony: Annotated[float | None, typer.Option(help="About so many notes at once.")] = None,
     max_tokens: Annotated[int, typer.Option(help="Stop after this many tokens even if shorter.")] = 4096,
     temperature: Annotated[float, typer.Option(help="Lower keeps closer to the likely.")] = 1.0,
-    top_p: Annotated[float, typer.Option(help="Draw from the likeliest tokens of this total probability.")] = 0.95,
+    top_p: Annotated[float, typer.Option(help="Draw from the likeliest tokens of this total probability.")] = 0.98,
     top_k: Annotated[int, typer.Option(help="Draw from this many of the likeliest tokens; 0 for all.")] = 0,
     min_p: Annotated[
         float, typer.Option(help="Leave out tokens less likely than this share of the likeliest; 0 for none.")

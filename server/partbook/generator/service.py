@@ -18,6 +18,7 @@ from partbook.generator.composing import Bar, Generator, Piece, compose
 from partbook.generator.release import Release
 from partbook.generator.v1 import generator_pb2 as messages
 from partbook.generator.v1 import generator_pb2_grpc as stubs
+from partbook.model.sampling import TOP_P
 
 SERVICE: Final = "partbook.generator.v1.Generator"
 
@@ -92,7 +93,7 @@ def request_of(message: Any) -> PieceRequest:
         seconds=asking.seconds_of(*(_given(message, name) for name in ("seconds", "bars"))),
         max_tokens=message.max_tokens if message.HasField("max_tokens") else asking.DEFAULT_TOKENS,
         temperature=message.temperature if message.HasField("temperature") else 1.0,
-        top_p=message.top_p if message.HasField("top_p") else 0.95,
+        top_p=message.top_p if message.HasField("top_p") else TOP_P,
         prompt=prompt,
         memory=memory,
         # Absent numbers read as 0, which turns these off.
