@@ -70,8 +70,11 @@ seeds: $(READY)  ## the demo without noise on three seeds, and the table of docs
 
 bench: bench-ingest bench-generation bench-startup bench-secagg bench-dp bench-noise bench-accounting
 
-bench-ingest bench-generation bench-startup bench-fresh bench-secagg bench-dp bench-noise bench-accounting bench-utility bench-audit bench-company bench-contention bench-scale bench-thousand bench-processes bench-recovery bench-devices bench-engines bench-yardstick: bench-%: $(READY)  ## claims, measured against their peers or limits
+bench-ingest bench-generation bench-startup bench-fresh bench-secagg bench-dp bench-noise bench-accounting bench-audit bench-company bench-contention bench-scale bench-thousand bench-processes bench-recovery bench-devices bench-engines bench-yardstick: bench-%: $(READY)  ## claims, measured against their peers or limits
 	$(BIN)/python -m benchmarks.$*
+
+bench-utility bench-notation: bench-%: $(READY)  ## what rounds teach of styles that the base never saw; whether heard notes are written rightly (DATA=folder)
+	$(BIN)/python -m benchmarks.$* $(if $(DATA),--data $(DATA))
 
 bench-training: $(READY)  ## the base's training loop beside a bare one
 	$(BIN)/python -m benchmarks.training_loop
