@@ -23,26 +23,27 @@ from symusic.core import ScoreTick
 from benchmarks.claims import Claim, report
 from partbook.corpus.heard import Heard, Hearing, hear, kept
 from partbook.corpus.library import Library, default_cache
-from partbook.music.notation import lengths, onsets
+from partbook.corpus.withheld import STYLES
+from partbook.music.notation import in_positions, lengths, onsets
 from partbook.music.tokens import seconds_at
+from partbook.music.vocabulary import POSITIONS_PER_BEAT
 from partbook.pretraining.pieces import pooled
 
 WORKS: Final = 14
 SECONDS: Final = 30.0
 WITHIN: Final = 0.07  # seconds
-STYLES: Final = ("airdsAirs", "openscore-melodies", "openscore-songs", "trecento")
 
-Heights = NDArray[np.float64]
-Writing = Callable[[Heights, Heights], tuple[NDArray[np.int64], NDArray[np.int64]]]
+Reals = NDArray[np.float64]
+Writing = Callable[[Reals, Reals], tuple[NDArray[np.int64], NDArray[np.int64]]]
 
 
-def written(begin: Heights, lasting: Heights) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def written(begin: Reals, lasting: Reals) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """As a node writes it."""
     onset = onsets(begin)
     return onset, lengths(onset, lasting)
 
 
-def rounded(begin: Heights, lasting: Heights) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def rounded(begin: Reals, lasting: Reals) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """To the nearest position."""
     return np.round(begin).astype(np.int64), np.maximum(np.round(lasting).astype(np.int64), 1)
 
@@ -52,10 +53,9 @@ def right(take: Heard, score: ScoreTick, writing: Writing) -> tuple[float, float
     tpq = score.ticks_per_quarter
     rows = np.array(sorted((n.time, n.end, n.pitch) for track in score.tracks for n in track.notes), dtype=np.float64)
     begins = seconds_at(score, rows[:, 0])
-    beats = np.arange(score.end() / tpq + 2)
-    beat_seconds = seconds_at(score, beats * tpq)
-    begin = np.interp(take.notes.onset, beat_seconds, beats) * 12
-    end = np.interp(take.notes.onset + take.notes.duration, beat_seconds, beats) * 12
+    beat_seconds = seconds_at(score, np.arange(score.end() / tpq + 2) * tpq).astype(np.float64)
+    begin = in_positions(take.notes.onset, beat_seconds)
+    end = in_positions(take.notes.onset + take.notes.duration, beat_seconds)
     onset, length = writing(begin, end - begin)
     used: set[int] = set()
     hits = []
@@ -65,7 +65,7 @@ def right(take: Heard, score: ScoreTick, writing: Writing) -> tuple[float, float
         if near:
             j = min(near, key=lambda j: float(abs(begins[j] - second)))
             used.add(j)
-            true = rows[j, :2] * 12 / tpq
+            true = rows[j, :2] * POSITIONS_PER_BEAT / tpq
             hits.append((abs(onset[i] - true[0]) < 0.51, abs(length[i] - (true[1] - true[0])) < 0.51))
     onsets_right, lengths_right = np.mean(hits, axis=0).tolist() if hits else (math.nan, math.nan)
     return onsets_right, lengths_right

@@ -30,7 +30,7 @@ import math
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -69,6 +69,8 @@ from partbook.pretraining.pieces import pooled
 from partbook.privacy.accounting import calibrate, epsilon
 from partbook.privacy.events import events_of
 from partbook.privacy.mechanism import NoisyGrid
+from partbook.secagg.grid import Grid
+from partbook.simulation.control import Size
 from partbook.training.examples import Examples
 from partbook.training.per_recording import Observed, dp_sgd, drawn_sum, recording_updates
 
@@ -98,13 +100,11 @@ class Label:
     Attributes:
         name: the style.
         examples: windows of the label's recordings.
-        recordings: how many those are.
         held: held-out recordings.
     """
 
     name: str
     examples: Examples
-    recordings: int
     held: list[Recording]
 
 
@@ -121,7 +121,7 @@ class World:
     @property
     def recordings(self) -> int:
         """How many stand behind a run."""
-        return sum(label.recordings for label in self.labels)
+        return sum(len(label.examples) for label in self.labels)
 
     @property
     def batch(self) -> float:
@@ -147,9 +147,8 @@ def opened(data: Sequence[Path], base: Path, cache: Path) -> World:
     for style in STYLES:
         if style not in library.collections:
             raise SystemExit(f"{style} is not here; name the folder with OpenScore's lieder (--data).")
-        own = recordings(style, "label")
-        examples = Examples(own, tokenizer, WINDOW)
-        labels.append(Label(style, examples, len(own), recordings(style, "heldout", HELD)))
+        examples = Examples(recordings(style, "label"), tokenizer, WINDOW)
+        labels.append(Label(style, examples, recordings(style, "heldout", HELD)))
     known = [name for name in CONTROL if name in library.collections]
     control = [recording for name in known for recording in recordings(name, "heldout", CONTROLS)]
     model = attach(load_model(base))
@@ -238,7 +237,8 @@ def vector(
     training, grid, pad = plan.training, plan.grid, world.tokenizer.pad
     if isinstance(training, LocalDp):
         steps = dp_sgd(world.model, state, label.examples, training, pad, random, plan.local_grid, scope=plan.scope)
-        return grid.quantise(steps.vector).astype(np.uint64)  # type: ignore[union-attr]
+        assert isinstance(grid, Grid)
+        return grid.quantise(steps.vector).astype(np.uint64)
     assert isinstance(training, DistributedDp)
     assert isinstance(grid, NoisyGrid)
     observed = Observed(training.clip)
@@ -254,7 +254,7 @@ def without_noise(
     assert isinstance(training, DistributedDp)
     total = np.zeros(plan.parameters)
     for label in world.labels:
-        drawn = np.flatnonzero(random.random(label.recordings) < training.sampling)
+        drawn = np.flatnonzero(random.random(len(label.examples)) < training.sampling)
         for one in recording_updates(
             world.model, state, label.examples, drawn, training, world.tokenizer.pad, random, scope=plan.scope
         ):
@@ -268,7 +268,7 @@ def centralised(world: World, random: np.random.Generator) -> NDArray[np.float32
     apply_adapter(model, world.like)
     named = trained_parameters(model)
     optimiser = torch.optim.AdamW(named.values(), lr=CENTRAL_RATE, weight_decay=0.0)
-    sizes = np.array([label.recordings for label in world.labels], float)
+    sizes = np.array([len(label.examples) for label in world.labels], float)
     model.train()
     for _ in range(round(ROUNDS * world.batch / 24)):
         label = world.labels[int(random.choice(len(sizes), p=sizes / sizes.sum()))]
@@ -289,7 +289,7 @@ def score(world: World, adapter: NDArray[np.float32]) -> dict[str, float]:
     apply_adapter(world.model, unflatten(adapter, world.like))
     sets = {label.name: label.held for label in world.labels} | {"control": world.control}
     return {
-        name: evaluate(world.model, world.tokenizer, held).nats / notes(world.tokenizer, [r.ids for r in held])
+        name: evaluate(world.model, world.tokenizer, held).nats / Size.of(held, world.tokenizer).notes
         for name, held in sets.items()
     }
 
@@ -299,38 +299,38 @@ def reference(world: World, adapter: NDArray[np.float32]) -> dict[str, float]:
 
     Right is the next held-out recording of the same label, wrong one of the next label; the last eight seconds of each.
     """
-    model, tokenizer = world.model, world.tokenizer
-    apply_adapter(model, unflatten(adapter, world.like))
+    apply_adapter(world.model, unflatten(adapter, world.like))
     sounds = [[memory_before(r.mel, r.seconds) for r in label.held] for label in world.labels]
-    nats, count = dict.fromkeys(("right", "wrong", "none"), 0.0), 0
+    nats = dict.fromkeys(("right", "wrong", "none"), 0.0)
     for place, label in enumerate(world.labels):
         own, foreign = sounds[place], sounds[(place + 1) % len(sounds)]
-        items, at = [], []
-        for number, recording in enumerate(label.held):
-            cut = spans(recording, tokenizer, REFERENCE_WINDOW)
-            items += [(recording, span) for span in cut]
-            at += [number] * len(cut)
-            count += notes(tokenizer, [recording.ids])
-        for start in range(0, len(items), 16):
-            windows = gather(items[start : start + 16], tokenizer)
-            for what in nats:
-                memory, has_memory = windows.memory.copy(), np.zeros(len(windows), np.bool_)
-                for row, number in enumerate(at[start : start + 16]):
-                    sound = {"right": own[(number + 1) % len(own)], "wrong": foreign[number % len(foreign)]}.get(what)
-                    memory[row] = -1.0 if sound is None else sound
-                    has_memory[row] = sound is not None
-                with torch.inference_mode():
-                    ids = torch.from_numpy(windows.ids)
-                    losses = token_losses(
-                        model, ids, torch.from_numpy(memory), torch.from_numpy(has_memory), tokenizer.pad
-                    )
-                nats[what] += float(losses.double().sum())
-    return {what: value / count for what, value in nats.items()}
+        count = range(len(label.held))
+        nats["right"] += after_sound(world, label, [own[(number + 1) % len(own)] for number in count])
+        nats["wrong"] += after_sound(world, label, [foreign[number % len(foreign)] for number in count])
+        nats["none"] += after_sound(world, label, [None for _ in count])
+    played = sum(Size.of(label.held, world.tokenizer).notes for label in world.labels)
+    return {what: value / played for what, value in nats.items()}
 
 
-def notes(tokenizer: Tokenizer, pieces: Sequence[NDArray[np.int16]]) -> int:
-    """How many notes ids spell."""
-    return sum(name.startswith("Pitch_") for ids in pieces for name in tokenizer.names(ids.tolist()))
+def after_sound(world: World, label: Label, sounds: Sequence[NDArray[np.float16] | None]) -> float:
+    """Nats of a label's held-out windows, the k-th recording's after the k-th sound."""
+    items = [
+        (number, recording, span)
+        for number, recording in enumerate(label.held)
+        for span in spans(recording, world.tokenizer, REFERENCE_WINDOW)
+    ]
+    nats = 0.0
+    for start in range(0, len(items), 16):
+        chunk = items[start : start + 16]
+        windows = gather([(recording, span) for _, recording, span in chunk], world.tokenizer)
+        memory, has_memory = np.full_like(windows.memory, -1.0), np.zeros(len(windows), np.bool_)
+        for row, (number, _, _) in enumerate(chunk):
+            if (sound := sounds[number]) is not None:
+                memory[row], has_memory[row] = sound, True
+        asked = to_tensors(replace(windows, memory=memory, has_memory=has_memory), torch.device("cpu"))
+        with torch.inference_mode():
+            nats += float(token_losses(world.model, *asked, world.tokenizer.pad).double().sum())
+    return nats
 
 
 def gain(found: Mapping[str, float], base: Mapping[str, float], name: str) -> float:

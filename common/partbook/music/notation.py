@@ -82,8 +82,8 @@ def score_of(
     """
     if len(beat_seconds) < 2:
         raise ScoreError("At least two beats are needed to place notes in time; give the beat times in seconds.")
-    begin = np.maximum(_in_positions(notes.onset, beat_seconds), 0.0)
-    end = _in_positions(notes.onset + notes.duration, beat_seconds)
+    begin = np.maximum(in_positions(notes.onset, beat_seconds), 0.0)
+    end = in_positions(notes.onset + notes.duration, beat_seconds)
     onset = onsets(begin) if heard else np.round(begin).astype(np.int64)
     length = lengths(onset, end - begin) if heard else np.maximum(np.round(end).astype(np.int64) - onset, 1)
     score = ScoreTick(TICKS_PER_QUARTER)
@@ -152,7 +152,8 @@ def _divided(at: _Reals) -> _Positions:
     return written[chord]
 
 
-def _in_positions(seconds: NDArray[np.floating], beat_seconds: _Reals) -> _Reals:
+def in_positions(seconds: NDArray[np.floating], beat_seconds: _Reals) -> _Reals:
+    """Seconds as positions from beat 0, (N,); beyond the beats, two at least, the first and last lengths go on."""
     first, last = beat_seconds[1] - beat_seconds[0], beat_seconds[-1] - beat_seconds[-2]
     beats = np.interp(seconds, beat_seconds, np.arange(len(beat_seconds)))
     beats = np.where(seconds < beat_seconds[0], (seconds - beat_seconds[0]) / first, beats)

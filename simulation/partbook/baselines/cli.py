@@ -71,8 +71,10 @@ def train(
 
     from partbook.baselines.training import Order
     from partbook.baselines.training import train as train_baseline
+    from partbook.heap import keep_freed_memory
     from partbook.simulation.watching import RichWatcher
 
+    keep_freed_memory()
     console = Console(stderr=True)
     order = Order(
         kind.value, tuple(data or ()), tuple(collections or ()), tokens, batch, takes, heard_works, seed, most_tokens

@@ -35,7 +35,6 @@ from partbook.baselines.token_corpus import MOST_TOKENS, in_keys
 from partbook.baselines.vae import VaeConfig, VaeNetwork, evidence_bound, training_loss
 from partbook.corpus.library import Library, PublicWork, default_cache
 from partbook.errors import ConfigError
-from partbook.heap import keep_freed_memory
 from partbook.model.checkpoint import BASE
 from partbook.model.likelihood import token_losses
 from partbook.model.precision import native, products
@@ -292,7 +291,6 @@ def _descend(
         seed=order.seed,
         micro=_MICRO,
     )
-    keep_freed_memory()
     loss_of = _loss_of(network, tokenizer.pad)
     network.train()
     for step in range(done, order.steps):
@@ -342,7 +340,7 @@ def _loss_of(network: LstmNetwork | VaeNetwork, pad: int) -> Callable[[Tensor, i
         nothing = torch.zeros(0)
         with products(ids.device, native(ids.device)):
             losses = token_losses(network, ids, nothing, nothing, pad)
-        loss = losses.float().sum() / tokens
+        loss = losses.sum() / tokens
         return loss, float(loss.detach())
 
     def of_vae(ids: Tensor, tokens: int, progress: float) -> tuple[Tensor, float]:
