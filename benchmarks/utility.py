@@ -5,14 +5,19 @@
     distributed ε = 2, 8   the same updates, the labels' noise added up
     local ε = 2, 8         the same updates, every label's own noise
 
-Four labels, each with one style that is withheld from the base whole (`partbook.corpus.withheld`). Recordings: the
-first half minute of every work in their label pools, played by a SoundFont on the style's own instrument and written
-down by a node's ears. Held out: works of the same styles, of other tune families, as long. **Hand and style**: a
-control is measured beside them, held-out works of styles that the base knows, heard alike. What rounds gain there is
-the transcriber's hand; what a label gains beyond it is style.
+Four labels, each with one style that the base has never seen. Two questions, two bases (`--study`):
+
+    far    three bodies of dance tunes and one of pop songs, on a base that was trained for this without any of them
+           (`make study-base`): chorales, madrigals, lieder and quartets are all that it knows
+    near   the four styles that the landed base never saw (`partbook.corpus.withheld`); their siblings it knows well
+
+Recordings: the first half minute of each work, played by a SoundFont on the style's own instrument and written down by
+a node's ears. Held out: works of the same styles, of other tune families, as long. **Hand and style**: a control is
+measured beside them, held-out works of styles that the base knows, heard alike. What rounds gain there is the
+transcriber's hand; what a label gains beyond it is style.
 
 **Reference sound**: held-out windows without any note before them, with eight seconds of another recording before them,
-of the right label or of the next one.
+of the right label or of the others.
 
 The labels' vectors are what `partbook.node.learning` hands to the masks, noise and all; the masks are left out, because
 they cancel exactly (tests/secagg/test_exactness.py). Three seeds, of whatever no protection rests on; noise and
@@ -20,6 +25,7 @@ sampling are the system's.
 
     python -m benchmarks.utility --data ../shared/data          everything: recordings (once), the runs, the plot
     python -m benchmarks.utility --data … --arms exact-inf --seeds 1    some; finished runs are kept and not repeated
+    python -m benchmarks.utility --data … --study near --base …         the landed base, or another
 """
 
 from __future__ import annotations
@@ -70,16 +76,15 @@ from partbook.privacy.accounting import calibrate, epsilon
 from partbook.privacy.events import events_of
 from partbook.privacy.mechanism import NoisyGrid
 from partbook.secagg.grid import Grid
+from partbook.simulation.collections import Pool
 from partbook.simulation.control import Size
 from partbook.training.examples import Examples
 from partbook.training.per_recording import Observed, dp_sgd, drawn_sum, recording_updates
 
 SECONDS: Final = 30.0
 HELD: Final = 40  # works of a style, at most
-CONTROL: Final = ("oneills1850", "ryansMammoth", "bach", "openscore-lieder")  # styles that the base knows …
-CONTROLS: Final = 8  # … and held-out works of each
+CONTROLS: Final = 8  # held-out works of a style that the base knows
 ROUNDS: Final = 24
-SAMPLING: Final = 0.25
 CLIP: Final = 0.3
 SCOPE: Final[Scope] = "all"
 DELTA: Final = 1e-5
@@ -91,6 +96,44 @@ RATES: Final = {"inf": 0.01, "8": 0.01, "2": 0.006}
 """Adam's, by ε: the more noise, the smaller the steps; found on other draws, the same for both kinds of noise."""
 CENTRAL_RATE: Final = 5e-3
 REFERENCE_WINDOW: Final = 192  # positions: some thirty notes
+
+
+@dataclass(frozen=True, slots=True)
+class Study:
+    """Which styles, and a base that has not seen them.
+
+    Attributes:
+        base: the base's folder.
+        styles: by name, the pool that the label's works are of and how many of them at most.
+        control: styles that the base knows.
+        sampling: the chance of a recording to take part in a round.
+    """
+
+    base: Path
+    styles: Mapping[str, tuple[Pool, int]]
+    control: tuple[str, ...]
+    sampling: float
+
+
+STUDIES: Final = {
+    "far": Study(
+        Path(".cache/study-base"),
+        {
+            "oneills1850": ("base", 300),
+            "pop909": ("base", 300),
+            "ryansMammoth": ("base", 300),
+            "airdsAirs": ("label", 600),
+        },
+        ("bach", "monteverdi", "openscore-lieder", "openscore-quartets"),
+        0.2,
+    ),
+    "near": Study(
+        BASE,
+        dict.fromkeys(STYLES, ("label", 1000)),
+        ("oneills1850", "ryansMammoth", "bach", "openscore-lieder"),
+        0.25,
+    ),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +160,7 @@ class World:
     labels: tuple[Label, ...]
     control: list[Recording]
     like: Mapping[str, Tensor]
+    sampling: float
 
     @property
     def recordings(self) -> int:
@@ -126,46 +170,53 @@ class World:
     @property
     def batch(self) -> float:
         """Recordings expected in a round."""
-        return SAMPLING * self.recordings
+        return self.sampling * self.recordings
 
     def places(self) -> NDArray[np.int64]:
         """Where the trained numbers lie in the adapter."""
         return selection(self.like, SCOPE)
 
 
-def opened(data: Sequence[Path], base: Path, cache: Path) -> World:
+def opened(study: Study, data: Sequence[Path], cache: Path) -> World:
     """Hear what was not heard yet, and load everything."""
+    base = study.base
+    if not (base / "manifest.json").exists():
+        raise SystemExit(f"{base} has no base model; `make study-base DATA=…` trains it, 45 minutes of a core.")
+    seen = {source["collection"] for source in json.loads((base / "manifest.json").read_text())["about"]["sources"]}
+    if known := sorted(seen & set(study.styles)):
+        raise SystemExit(f"The base in {base} has learnt from {', '.join(known)}; no label may have a style of these.")
     library = Library.open(data)
     tokenizer = load_tokenizer(base)
 
-    def recordings(style: str, pool: Any, most: int | None = None) -> list[Recording]:
+    def recordings(style: str, pool: Pool, most: int) -> list[Recording]:
         works = pooled(library, [style], pool, most)
         print(f"{style}, {pool}: {len(works)} works", file=sys.stderr, flush=True)
         return heard(works, base / "tokenizer.json", cache, seconds=SECONDS)
 
     labels = []
-    for style in STYLES:
+    for style, (pool, most) in study.styles.items():
         if style not in library.collections:
-            raise SystemExit(f"{style} is not here; name the folder with OpenScore's lieder (--data).")
-        examples = Examples(recordings(style, "label"), tokenizer, WINDOW)
+            raise SystemExit(f"{style} is not here; name the folders with OpenScore's scores and POP909 (--data).")
+        examples = Examples(recordings(style, pool, most), tokenizer, WINDOW)
         labels.append(Label(style, examples, recordings(style, "heldout", HELD)))
-    known = [name for name in CONTROL if name in library.collections]
-    control = [recording for name in known for recording in recordings(name, "heldout", CONTROLS)]
+    control = [recording for name in study.control for recording in recordings(name, "heldout", CONTROLS)]
     model = attach(load_model(base))
-    return World(model, tokenizer, tuple(labels), control, adapter_state(model))
+    return World(model, tokenizer, tuple(labels), control, adapter_state(model), study.sampling)
 
 
 def training_of(arm: str, world: World) -> DistributedDp | LocalDp:
     """What the nodes of an arm are asked to do. ε = ∞ has the least noise a plan may name, and none is added."""
     kind, _, target = arm.partition("-")
-    sigma = 1.0 if target == "inf" else calibrate(float(target), DELTA, SAMPLING, ROUNDS)
+    sigma = 1.0 if target == "inf" else calibrate(float(target), DELTA, world.sampling, ROUNDS)
     if kind != "local":
         return DistributedDp(
-            noise_multiplier=sigma, sampling=SAMPLING, batch=world.batch, colluders=COLLUDERS, clip=CLIP
+            noise_multiplier=sigma, sampling=world.sampling, batch=world.batch, colluders=COLLUDERS, clip=CLIP
         )
     # One step a round, so that both kinds see the same windows; the bound is above what one step can lead to.
     batch = world.batch / len(world.labels)
-    return LocalDp(noise_multiplier=sigma, sampling=SAMPLING, batch=batch, clip=CLIP, learning_rate=1.0, bound=1e3)
+    return LocalDp(
+        noise_multiplier=sigma, sampling=world.sampling, batch=batch, clip=CLIP, learning_rate=1.0, bound=1e3
+    )
 
 
 def plan_of(arm: str, number: int, world: World) -> RoundPlan:
@@ -297,16 +348,18 @@ def score(world: World, adapter: NDArray[np.float32]) -> dict[str, float]:
 def reference(world: World, adapter: NDArray[np.float32]) -> dict[str, float]:
     """Nats a note of held-out windows with nothing before them but another recording's sound: `right`, `wrong`, `none`.
 
-    Right is the next held-out recording of the same label, wrong one of the next label; the last eight seconds of each.
+    Right is the next held-out recording of the same label, wrong one of the other labels, each in turn; the last eight
+    seconds of each.
     """
     apply_adapter(world.model, unflatten(adapter, world.like))
     sounds = [[memory_before(r.mel, r.seconds) for r in label.held] for label in world.labels]
     nats = dict.fromkeys(("right", "wrong", "none"), 0.0)
     for place, label in enumerate(world.labels):
-        own, foreign = sounds[place], sounds[(place + 1) % len(sounds)]
+        own, others = sounds[place], [sounds[other] for other in range(len(sounds)) if other != place]
         count = range(len(label.held))
+        foreign = [others[number % len(others)] for number in count]
         nats["right"] += after_sound(world, label, [own[(number + 1) % len(own)] for number in count])
-        nats["wrong"] += after_sound(world, label, [foreign[number % len(foreign)] for number in count])
+        nats["wrong"] += after_sound(world, label, [some[number % len(some)] for number, some in enumerate(foreign)])
         nats["none"] += after_sound(world, label, [None for _ in count])
     played = sum(Size.of(label.held, world.tokenizer).notes for label in world.labels)
     return {what: value / played for what, value in nats.items()}
@@ -340,7 +393,7 @@ def gain(found: Mapping[str, float], base: Mapping[str, float], name: str) -> fl
 
 def gains(found: Mapping[str, float], base: Mapping[str, float]) -> dict[str, float]:
     """The mean over labels, the control's, and what labels gain beyond it."""
-    label = float(np.mean([gain(found, base, name) for name in STYLES]))
+    label = float(np.mean([gain(found, base, name) for name in base if name != "control"]))
     control = gain(found, base, "control")
     return {"labels": label, "hand": control, "style": label - control}
 
@@ -391,29 +444,33 @@ def plot(results: Sequence[dict[str, Any]], base: Mapping[str, float], path: Pat
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run what is missing, then say what was found."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, action="append", default=[], help="a folder with OpenScore's lieder")
-    parser.add_argument("--base", type=Path, default=BASE, help="the base model")
-    parser.add_argument("--home", type=Path, default=Path(".cache/utility"), help="finished runs")
+    parser.add_argument("--data", type=Path, action="append", default=[], help="folders with OpenScore and POP909")
+    parser.add_argument("--study", default="far", choices=STUDIES)
+    parser.add_argument("--base", type=Path, help="another base than the study's own")
+    parser.add_argument("--home", type=Path, help="finished runs; .cache/utility and the study's name where not given")
     parser.add_argument("--heard", type=Path, default=default_cache() / "heard", help="what was heard")
     parser.add_argument("--arms", nargs="*", default=ARMS, choices=ARMS)
     parser.add_argument("--seeds", nargs="*", type=int, default=SEEDS)
     parser.add_argument("--plot", type=Path, default=Path("docs/images/utility.png"))
     options = parser.parse_args(arguments)
+    study: Study = STUDIES[options.study]
+    study = replace(study, base=options.base or study.base)
+    home = options.home or Path(".cache/utility") / options.study
     torch.set_num_threads(1)
     keep_freed_memory()
-    options.home.mkdir(parents=True, exist_ok=True)
+    home.mkdir(parents=True, exist_ok=True)
     world: World | None = None
     results = []
-    kept = options.home / "base.json"
+    kept = home / "base.json"
     missing = [(arm, seed) for seed in options.seeds for arm in options.arms]
-    missing = [(arm, seed) for arm, seed in missing if not (options.home / f"{arm}-{seed}.json").exists()]
+    missing = [(arm, seed) for arm, seed in missing if not (home / f"{arm}-{seed}.json").exists()]
     if missing or not kept.exists():
-        world = opened(options.data, options.base, options.heard)
+        world = opened(study, options.data, options.heard)
         start = flatten(world.like)
         kept.write_text(json.dumps({"nats": score(world, start), "reference": reference(world, start)}))
     for seed in options.seeds:
         for arm in options.arms:
-            path = options.home / f"{arm}-{seed}.json"
+            path = home / f"{arm}-{seed}.json"
             if not path.exists():
                 assert world is not None, "something is missing"
                 path.write_text(json.dumps(run(arm, world, seed)))
@@ -450,7 +507,7 @@ def _claims(results: Sequence[dict[str, Any]], base: dict[str, Any]) -> list[Cla
 
 
 def _table(results: Sequence[dict[str, Any]], base: dict[str, Any]) -> None:
-    names = [*STYLES, "control"]
+    names = list(base["nats"])
     heads = ["Trained", "ε colluders · outsiders", "σ", *names, "gain, seeds", "gain", "style", "right · wrong"]
     print(f"| {' | '.join(heads)} |")
     print("|" + "---|" * len(heads))

@@ -5,9 +5,10 @@ them at a piece's first; its header says hand, metre, tempo and instrument, and 
 (key, density, polyphony, bars left), so that all of it stays optional. Windows of like length share a micro-batch, so
 that little is padding.
 
-Three kinds are mixed: scores; heard music, in any key; and heard music that follows on from its own sound, with nothing
-but the sound before it, in the key that it sounds in. In some windows of scores a few bars are left out, to be filled
-in at the end.
+Three kinds are mixed: scores; heard music; and heard music that follows on from its own sound, with nothing but the
+sound before it. All of them in any key: the bands of the sound's mel move with the notes, lest a few hundred works in
+their own keys teach that a key means a work. In some windows of scores a few bars are left out, to be filled in at the
+end.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from partbook.evaluation.tonality import key_of
 from partbook.model.layers import MEMORY_STEPS, MEMORY_STRIDE, PITCH_CLASSES
 from partbook.model.transformer import PartbookModel
 from partbook.music.chords import chords_of
-from partbook.music.mel import BANDS, FRAMES_PER_SECOND, MEMORY_FRAMES, memory_before
+from partbook.music.mel import BANDS, FRAMES_PER_SECOND, MEMORY_FRAMES, memory_before, transposed
 from partbook.music.quantised import Quantised
 from partbook.music.tokens import Header, Tokenizer, bars_of, symbols_of
 from partbook.music.vocabulary import (
@@ -43,7 +44,7 @@ from partbook.music.windows import Windows
 
 KEYS: Final = range(-5, 7)  # semitones: every key once
 HEARD: Final = 0.25  # share of windows that are heard music
-SOUNDING: Final = 0.5  # share of those that follow on from their sound
+SOUNDING: Final = 0.7  # share of those that follow on from their sound
 GAPPED: Final = 0.06  # share of windows of scores with a gap
 CHARTED: Final = 0.08  # share of windows of scores with their chords
 WHOLE: Final = 0.5  # share of windows that begin with the piece
@@ -58,7 +59,7 @@ SAID: Final = {
     "bars": 0.6,
 }  # how often a header says what
 HEARING: Final = 1.0  # weight of a window's hearing loss beside a token's nats
-SHORT: Final = 384  # positions of a window that follows on from sound: later ones know the music by its notes
+SHORT: Final = (128, 384)  # positions of windows that follow on from sound: later ones know the music by its notes
 MICRO: Final = 2048  # positions of a micro-batch, padding included, if more than one window: what a core's cache holds
 HALF: Final = 0.7  # share of windows of at most half the context, which cost less a token
 _TOKENS_A_NOTE: Final = 1.0  # at least: how many notes are written down before a window is cut to its length
@@ -179,8 +180,12 @@ class Mixture:
             if len(late):
                 bar = int(random.choice(late))
                 second = float(piece.bar_seconds[bar])
-                ids = self._window(piece, piece.music, random, SHORT, first=bar)
-                return Row(ids, memory_before(piece.mel, second), sounding(piece.music, piece.bar_seconds, second))
+                key = int(random.choice(KEYS))
+                music, sound = piece.music.transposed(key), memory_before(piece.mel, second)
+                length = min(int(random.choice(SHORT)), self._context)
+                ids = self._window(piece, music, random, length, first=bar)
+                assert sound is not None
+                return Row(ids, transposed(sound, key), sounding(music, piece.bar_seconds, second))
         music = piece.music.transposed(int(random.choice(KEYS)))
         return Row(self._window(piece, music, random, self._length(random)))
 
