@@ -16,8 +16,8 @@ a node's ears. Held out: works of the same styles, of other tune families, as lo
 measured beside them, held-out works of styles that the base knows, heard alike. What rounds gain there is the
 transcriber's hand; what a label gains beyond it is style.
 
-**Reference sound**: held-out windows without any note before them, with eight seconds of another recording before them,
-of the right label or of the others.
+**Reference sound**: held-out windows without any note before them, with eight seconds of sound before them: what was
+played before, another recording of the label, or one of another label.
 
 The labels' vectors are what `partbook.node.learning` hands to the masks, noise and all; the masks are left out, because
 they cancel exactly (tests/secagg/test_exactness.py). Three seeds, of whatever no protection rests on; noise and
@@ -66,7 +66,7 @@ from partbook.model.transformer import PartbookModel
 from partbook.music.mel import memory_before
 from partbook.music.recording import Recording
 from partbook.music.tokens import Tokenizer
-from partbook.music.windows import gather, spans
+from partbook.music.windows import Windows, gather, spans
 from partbook.node.learning import WINDOW
 from partbook.plan.rounds import RoundPlan, ServerStep
 from partbook.plan.step import Motion, mean_update, step
@@ -96,6 +96,8 @@ RATES: Final = {"inf": 0.01, "8": 0.01, "2": 0.006}
 """Adam's, by ε: the more noise, the smaller the steps; found on other draws, the same for both kinds of noise."""
 CENTRAL_RATE: Final = 5e-3
 REFERENCE_WINDOW: Final = 192  # positions: some thirty notes
+SOUNDS: Final = ("own", "label", "others", "none")
+"""Whose sound is before a window: what was played before it, another recording of its label, one of another label."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -346,44 +348,49 @@ def score(world: World, adapter: NDArray[np.float32]) -> dict[str, float]:
 
 
 def reference(world: World, adapter: NDArray[np.float32]) -> dict[str, float]:
-    """Nats a note of held-out windows with nothing before them but another recording's sound: `right`, `wrong`, `none`.
+    """Nats a note of held-out windows with no note before them but eight seconds of sound: whose, by `SOUNDS`.
 
-    Right is the next held-out recording of the same label, wrong one of the other labels, each in turn; the last eight
-    seconds of each.
+    Windows that have a past, and the last eight seconds of other recordings, each in turn.
     """
     apply_adapter(world.model, unflatten(adapter, world.like))
-    sounds = [[memory_before(r.mel, r.seconds) for r in label.held] for label in world.labels]
-    nats = dict.fromkeys(("right", "wrong", "none"), 0.0)
+    ends = [[memory_before(r.mel, r.seconds) for r in label.held] for label in world.labels]
+    nats = dict.fromkeys(SOUNDS, 0.0)
+    notes = 0
     for place, label in enumerate(world.labels):
-        own, others = sounds[place], [sounds[other] for other in range(len(sounds)) if other != place]
-        count = range(len(label.held))
-        foreign = [others[number % len(others)] for number in count]
-        nats["right"] += after_sound(world, label, [own[(number + 1) % len(own)] for number in count])
-        nats["wrong"] += after_sound(world, label, [some[number % len(some)] for number, some in enumerate(foreign)])
-        nats["none"] += after_sound(world, label, [None for _ in count])
-    played = sum(Size.of(label.held, world.tokenizer).notes for label in world.labels)
-    return {what: value / played for what, value in nats.items()}
+        others = [ends[other] for other in range(len(ends)) if other != place]
+        items = [
+            (number, recording, span)
+            for number, recording in enumerate(label.held)
+            for span in spans(recording, world.tokenizer, REFERENCE_WINDOW)
+            if memory_before(recording.mel, span.second) is not None
+        ]
+        for start in range(0, len(items), 16):
+            chunk = items[start : start + 16]
+            windows = gather([(recording, span) for _, recording, span in chunk], world.tokenizer)
+            names = world.tokenizer.names(windows.ids[windows.ids != world.tokenizer.pad].tolist())
+            notes += sum(name.startswith("Pitch_") for name in names)
+            numbers = [number for number, _, _ in chunk]
+            foreign = [others[number % len(others)] for number in numbers]
+            sounds: dict[str, Sequence[NDArray[np.float16] | None]] = {
+                "own": list(windows.memory),
+                "label": [ends[place][(number + 1) % len(ends[place])] for number in numbers],
+                "others": [some[number % len(some)] for number, some in zip(numbers, foreign, strict=True)],
+                "none": [None] * len(chunk),
+            }
+            for what, sound in sounds.items():
+                nats[what] += after_sound(world, windows, sound)
+    return {what: value / notes for what, value in nats.items()}
 
 
-def after_sound(world: World, label: Label, sounds: Sequence[NDArray[np.float16] | None]) -> float:
-    """Nats of a label's held-out windows, the k-th recording's after the k-th sound."""
-    items = [
-        (number, recording, span)
-        for number, recording in enumerate(label.held)
-        for span in spans(recording, world.tokenizer, REFERENCE_WINDOW)
-    ]
-    nats = 0.0
-    for start in range(0, len(items), 16):
-        chunk = items[start : start + 16]
-        windows = gather([(recording, span) for _, recording, span in chunk], world.tokenizer)
-        memory, has_memory = np.full_like(windows.memory, -1.0), np.zeros(len(windows), np.bool_)
-        for row, (number, _, _) in enumerate(chunk):
-            if (sound := sounds[number]) is not None:
-                memory[row], has_memory[row] = sound, True
-        asked = to_tensors(replace(windows, memory=memory, has_memory=has_memory), torch.device("cpu"))
-        with torch.inference_mode():
-            nats += float(token_losses(world.model, *asked, world.tokenizer.pad).double().sum())
-    return nats
+def after_sound(world: World, windows: Windows, sounds: Sequence[NDArray[Any] | None]) -> float:
+    """Nats of windows, each after the sound of its place."""
+    memory, has_memory = np.full_like(windows.memory, -1.0), np.zeros(len(windows), np.bool_)
+    for row, sound in enumerate(sounds):
+        if sound is not None:
+            memory[row], has_memory[row] = sound, True
+    asked = to_tensors(replace(windows, memory=memory, has_memory=has_memory), torch.device("cpu"))
+    with torch.inference_mode():
+        return float(token_losses(world.model, *asked, world.tokenizer.pad).double().sum())
 
 
 def gain(found: Mapping[str, float], base: Mapping[str, float], name: str) -> float:
@@ -499,16 +506,16 @@ def _claims(results: Sequence[dict[str, Any]], base: dict[str, Any]) -> list[Cla
     if noisy and exact:
         mean = float(np.mean(noisy)), float(np.mean(exact))
         claims.append(Claim("gain at ε = 8", "share of nats", *mean, "without noise", 0.6))
-    differences = [r["reference"]["wrong"] - r["reference"]["right"] for r in results if r["arm"] == "distributed-8"]
+    differences = [r["reference"]["others"] - r["reference"]["own"] for r in results if r["arm"] == "distributed-8"]
     if differences:
         worth = float(np.mean(differences))
-        claims.append(Claim("right label's reference sound, ε = 8", "nats/note", worth, 0.05, "wanted", 1.0))
+        claims.append(Claim("right label's sound before, ε = 8", "nats/note", worth, 0.05, "wanted", 1.0))
     return claims
 
 
 def _table(results: Sequence[dict[str, Any]], base: dict[str, Any]) -> None:
     names = list(base["nats"])
-    heads = ["Trained", "ε colluders · outsiders", "σ", *names, "gain, seeds", "gain", "style", "right · wrong"]
+    heads = ["Trained", "ε colluders · outsiders", "σ", *names, "gain, seeds", "gain", "style", " · ".join(SOUNDS)]
     print(f"| {' | '.join(heads)} |")
     print("|" + "---|" * len(heads))
     cells = " | ".join(f"{base['nats'][x]:.3f}" for x in names)
@@ -528,7 +535,7 @@ def _table(results: Sequence[dict[str, Any]], base: dict[str, Any]) -> None:
 
 
 def _sound(found: Sequence[Mapping[str, float]]) -> str:
-    means = [np.mean([r[what] for r in found]) if found else math.nan for what in ("right", "wrong")]
+    means = [np.mean([r[what] for r in found]) if found else math.nan for what in SOUNDS]
     return " · ".join(f"{value:.3f}" for value in means)
 
 

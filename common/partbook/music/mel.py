@@ -6,7 +6,6 @@ normalisation lets through, squeezed into [-1, 1] and kept as float16: about 22 
 
 from __future__ import annotations
 
-import functools
 from typing import Final
 
 import numpy as np
@@ -41,30 +40,6 @@ def log_mel(audio: NDArray[np.float32]) -> NDArray[np.float16]:
     decibels = 10.0 * np.log10(np.maximum(power.T, 1e-10)) - REFERENCE_DB
     scaled: NDArray[np.float16] = (np.clip(decibels, FLOOR_DB, 0.0) / (-FLOOR_DB / 2) + 1.0).astype(np.float16)
     return scaled
-
-
-def transposed(mel: NDArray[np.float16], semitones: int) -> NDArray[np.float16]:
-    """About the mel of the same sound played so many semitones higher: its bands moved, its formants with them.
-
-    Args:
-        mel: (frames, 128) in [-1, 1].
-        semitones: up, or down where negative. What comes in from beyond the highest band is silence.
-    """
-    place, share = _moved(semitones)
-    padded = np.pad(mel.astype(np.float32), ((0, 0), (0, 2)), constant_values=-1.0)
-    result: NDArray[np.float16] = (padded[:, place] * (1 - share) + padded[:, place + 1] * share).astype(np.float16)
-    return result
-
-
-@functools.cache
-def _moved(semitones: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """For each band, the band below the frequency that is moved to its centre, and how far above that it lies."""
-    import librosa
-
-    centre = librosa.mel_frequencies(BANDS + 2, fmax=SAMPLE_RATE / 2)[1:-1]
-    band = np.interp(centre / 2 ** (semitones / 12), centre, np.arange(BANDS), right=BANDS)
-    place = np.floor(band).astype(np.int64)
-    return place, (band - place).astype(np.float32)
 
 
 def memory_before(mel: NDArray[np.float16], second: float) -> NDArray[np.float16] | None:

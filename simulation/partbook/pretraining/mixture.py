@@ -27,7 +27,7 @@ from partbook.evaluation.tonality import key_of
 from partbook.model.layers import MEMORY_STEPS, MEMORY_STRIDE, PITCH_CLASSES
 from partbook.model.transformer import PartbookModel
 from partbook.music.chords import chords_of
-from partbook.music.mel import BANDS, FRAMES_PER_SECOND, MEMORY_FRAMES, memory_before, transposed
+from partbook.music.mel import BANDS, FRAMES_PER_SECOND, MEMORY_FRAMES, memory_before
 from partbook.music.quantised import Quantised
 from partbook.music.tokens import Header, Tokenizer, bars_of, symbols_of
 from partbook.music.vocabulary import (
@@ -41,6 +41,7 @@ from partbook.music.vocabulary import (
     class_of,
 )
 from partbook.music.windows import Windows
+from partbook.pretraining.mel_key import transposed
 
 KEYS: Final = range(-5, 7)  # semitones: every key once
 HEARD: Final = 0.25  # share of windows that are heard music
