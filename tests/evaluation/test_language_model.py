@@ -151,3 +151,10 @@ def test_what_cannot_be_written_is_refused(models, recordings) -> None:
     with pytest.raises(GenerationError, match="seed"):
         model.sample(-1, 4.0)
     assert model.sample_many([], 4.0) == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_piece_that_is_asked_for_as_so_many_bars_has_no_more(models, tiny_tokenizer, kind: str) -> None:
+    asked = np.array([NUMBER["Hand_score"], NUMBER["Bars_2"]], np.int16)
+    for ids in models[kind].sample_many([1, 2, 3], 24.0, [asked] * 3):
+        assert len(tiny_tokenizer.bar_starts(ids)) <= 2

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from music_pieces import music
 from tunes import TUNES, tokenizer_of, tune
 
-from partbook.model.clock import Clock, ClockState
+from partbook.model.clock import Clock, ClockState, Moments
 from partbook.music.quantised import Quantised
 from partbook.music.tokens import Header, Tokenizer, bars_of, symbols_of
 from partbook.music.vocabulary import MOST_GAPS, NUMBER, SYMBOLS, metre_number
@@ -37,25 +37,25 @@ def gap_of(n: int) -> int:
     return NUMBER["Gap_1"] + n
 
 
-def advanced(clock: Clock, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, ClockState]:
+def advanced(clock: Clock, ids: torch.Tensor) -> tuple[Moments, ClockState]:
     """What `read` says, token by token."""
-    state, times, places = ClockState.beginning(len(ids), ids.device), [], []
+    state, moments = ClockState.beginning(len(ids), ids.device), []
     for column in ids.unbind(1):
         state = clock.advance(state, column)
-        times.append(state.time)
-        places.append(state.place)
-    return torch.stack(times, 1), torch.stack(places, 1), state
+        moments.append(state.moment)
+    return Moments(*(torch.stack(each, 1) for each in zip(*moments, strict=True))), state
 
 
 def agree(clock: Clock, rows: list[list[int]]) -> None:
     length = max(map(len, rows))
     ids = torch.tensor([row + [0] * (length - len(row)) for row in rows])
-    time, place, state = clock.read(ids)
-    times, places, stepped = advanced(clock, ids)
-    assert time.tolist() == times.tolist()
-    assert place.tolist() == places.tolist()
+    now, state = clock.read(ids)
+    one_by_one, stepped = advanced(clock, ids)
+    for at_once, each in zip(now, one_by_one, strict=True):
+        assert at_once.tolist() == each.tolist()
     for one, other in zip(state.fields()[:4], stepped.fields()[:4], strict=True):
         assert one.tolist() == other.tolist()
+    assert state.left.tolist() == stepped.left.tolist()
     assert state.opened.tolist() == stepped.opened.tolist()
     assert state.filled.tolist() == stepped.filled.tolist()
     for row in range(len(ids)):
@@ -118,7 +118,7 @@ def test_whatever_the_tokens_both_readings_agree(
 def test_time_is_that_of_the_grid(plain: tuple[Tokenizer, Clock], q: Quantised) -> None:
     _, clock = plain
     symbols = symbols_of(q, Header())
-    time, place, _ = clock.read(torch.tensor([symbols]))
+    (time, place, _), _ = clock.read(torch.tensor([symbols]))
     pitched = [k for k, symbol in enumerate(symbols) if SYMBOLS[symbol].startswith("Pitch_")]
     assert time[0, pitched].tolist() == q.onset.tolist()
     bars = [k for k, symbol in enumerate(symbols) if symbol == NUMBER["Bar"]]
@@ -142,7 +142,7 @@ def test_filled_bars_sound_when_they_would_have(
         return
     first, count = data.draw(st.sampled_from(runs))
     symbols = gapped(q, first, count)
-    time, _, _ = plain[1].read(torch.tensor([symbols]))
+    (time, _, _), _ = plain[1].read(torch.tensor([symbols]))
     pitched = [k for k, symbol in enumerate(symbols) if SYMBOLS[symbol].startswith("Pitch_")]
     assert sorted(time[0, pitched].tolist()) == q.onset.tolist()
 
@@ -150,7 +150,7 @@ def test_filled_bars_sound_when_they_would_have(
 def test_rows_may_stand_where_others_do(plain: tuple[Tokenizer, Clock]) -> None:
     _, clock = plain
     ids = torch.tensor([[NUMBER["Bar"], NUMBER["Step_7"]], [NUMBER["Metre_3/4"], NUMBER["Bar"]]])
-    _, _, state = clock.read(ids)
+    _, state = clock.read(ids)
     start = ClockState.beginning(2, ids.device)
     mixed = state.where(torch.tensor([True, False]), start)
     assert mixed.time.tolist() == [7, 0]
@@ -160,6 +160,18 @@ def test_rows_may_stand_where_others_do(plain: tuple[Tokenizer, Clock]) -> None:
 
 
 def test_without_a_tokenisers_tables_the_clock_stands_still() -> None:
-    time, place, _ = Clock(50).read(torch.arange(50)[None])
-    assert not time.any()
-    assert not place.any()
+    now, _ = Clock(50).read(torch.arange(50)[None])
+    assert not any(each.any() for each in now)
+
+
+def test_bars_left_are_those_that_the_header_says_and_fewer_with_every_bar(plain: tuple[Tokenizer, Clock]) -> None:
+    _, clock = plain
+    bar, gap, fill = NUMBER["Bar"], NUMBER["Gap_2"], NUMBER["Fill"]
+    rows = {
+        (NUMBER["Hand_score"], NUMBER["Bars_3"], bar, NUMBER["Step_7"], bar, bar, bar): [0, 4, 3, 3, 2, 1, 1],
+        (bar, bar, NUMBER["Step_5"]): [0, 0, 0],
+        (NUMBER["Bars_5"], bar, gap, bar, bar, fill, bar): [6, 5, 3, 2, 1, 0, 0],
+    }
+    for ids, left in rows.items():
+        now, _ = clock.read(torch.tensor([ids]))
+        assert now.left[0].tolist() == left

@@ -24,7 +24,7 @@ from partbook.model.transformer import PartbookModel
 from partbook.music.grammar import Grammar
 from partbook.music.recording import Recording
 from partbook.music.tokens import Tokenizer
-from partbook.music.vocabulary import NUMBER
+from partbook.music.vocabulary import KINDS, NUMBER, SYMBOLS
 
 ROWS: Final = 32  # pieces side by side; more are no faster on a CPU
 
@@ -105,8 +105,18 @@ class Writing(ABC):
             self.sampling,
             most_rows=ROWS,
             on_piece=on_piece,
-            constraints=[self.constraint] * len(seeds),
+            constraints=[
+                self._constraint(prompt) for prompt in (prompts if prompts is not None else [None] * len(seeds))
+            ],
         )
+
+    def _constraint(self, prompt: NDArray[np.int16] | None) -> Constraint | None:
+        """The grammar; of a piece that ends after as many bars as its header says, where it says so."""
+        if isinstance(self.constraint, Grammar) and prompt is not None:
+            for symbol in prompt.tolist():
+                if symbol < len(KINDS) and KINDS[symbol] == "Bars":
+                    return self.constraint.within(int(SYMBOLS[symbol].partition("_")[2]))
+        return self.constraint
 
 
 class Transformer(Writing):

@@ -23,6 +23,7 @@ from partbook.model.sampling import Constraint, Sampling, draw, masked, standing
 from partbook.model.transformer import PartbookModel
 from partbook.music.mel import BANDS, MEMORY_FRAMES
 from partbook.music.tokens import Tokenizer
+from partbook.music.vocabulary import KINDS
 
 Prefix = Callable[[Sequence[int]], Sequence[int]]
 """What stands in front of a window that begins inside a piece: token ids, of the tokens before the window."""
@@ -71,10 +72,24 @@ class Writer:
 
 
 def resume_at(ids: Sequence[int], context: int, tokenizer: Tokenizer) -> int:
-    """Where in `ids` a full context goes on from: the first bar of its last half; no bar there: exactly half."""
+    """Where in `ids` a full context goes on from: the first bar of its last half; no bar there: exactly half.
+
+    Where the piece's header says how many bars there shall be, the first bar of the third quarter at which a header can
+    say how many are left.
+    """
+    written = np.asarray(ids, dtype=np.int16)
     half = max(0, len(ids) - context // 2)
-    starts = tokenizer.bar_starts(np.asarray(ids[half:], dtype=np.int16))
-    return half + (int(starts[0]) if len(starts) else 0)
+    starts = half + tokenizer.bar_starts(written[half:]).astype(np.int64)
+    if not len(starts):
+        return half
+    for start in starts[starts < half + context // 4].tolist():
+        if _says_bars(tokenizer.header_at(written, start)):
+            return int(start)
+    return int(starts[0])
+
+
+def _says_bars(header: Sequence[int]) -> bool:
+    return any(token < len(KINDS) and KINDS[token] == "Bars" for token in header)
 
 
 def window(

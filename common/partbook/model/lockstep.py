@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from partbook.model.clock import ClockState
+from partbook.model.clock import ClockState, Moments
 from partbook.model.layers import Cache, LayerCache
 from partbook.model.transformer import PartbookModel
 from partbook.music.mel import BANDS, MEMORY_FRAMES
@@ -61,7 +61,7 @@ class LockstepCache:
         began = self._clock.time
         clock = model.clock.advance(self._clock, ids)
         angles = model.angles(past, clock.time[:, None], began)
-        x = model.embed(ids[:, None], clock.place[:, None])
+        x = model.embed(ids[:, None], Moments(*(each[:, None] for each in clock.moment)))
         everyone = torch.arange(len(ids), device=ids.device)
         for block, layer in zip(model.decoder(), self._cache.layers, strict=True):
             assert layer.key is not None

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Final
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from partbook.model.clock import Clock, ClockState
+from partbook.model.clock import Clock, ClockState, Moments
 from partbook.model.config import ModelConfig
 from partbook.model.layers import (
     Angles,
@@ -22,6 +23,8 @@ from partbook.model.layers import (
     rotary_frequencies,
 )
 from partbook.music.vocabulary import LONGEST_BAR
+
+MOST_LEFT: Final = 64  # bars left that are told apart
 
 
 class PartbookModel(nn.Module):
@@ -39,6 +42,8 @@ class PartbookModel(nn.Module):
         self.encoder = MelEncoder(config.width)
         self.clock = Clock(config.vocabulary)
         self.place = nn.Embedding(LONGEST_BAR + 1, config.width)
+        nothing = torch.zeros(MOST_LEFT + 1, config.width)
+        self.left = nn.Embedding.from_pretrained(nothing, freeze=False, padding_idx=0)  # type: ignore[no-untyped-call]
         blocks = [
             Block(config.width, config.heads, config.hidden, dropout, listens=(number + 1) % config.listen_every == 0)
             for number in range(config.layers)
@@ -71,8 +76,8 @@ class PartbookModel(nn.Module):
 
     def decode(self, ids: Tensor, memory: Tensor, audible: Tensor) -> Tensor:
         """Logits (b, t, vocabulary) for ids (b, t) and what `encode` made of the sound before them."""
-        time, place, _ = self.clock.read(ids)
-        x, angles = self.embed(ids, place), self.angles(0, time, torch.zeros_like(time[:, 0]))
+        now, _ = self.clock.read(ids)
+        x, angles = self.embed(ids, now), self.angles(0, now.time, torch.zeros_like(now.time[:, 0]))
         for block in self.decoder():
             x = block(x, angles, block.keys_values(memory), audible, None, 0)
         return self.next_logits(x)
@@ -91,24 +96,23 @@ class PartbookModel(nn.Module):
         """Logits (b, t, vocabulary) for the next ids (b, t), which are added to the cache."""
         past, now = cache.length, cache.length + ids.shape[1]
         assert now <= self.config.context, "the cache is full; generation must slide before it steps"
-        began, time, place, cache.clock = self._read(ids, cache.clock if past else None)
-        x, angles = self.embed(ids, place), self.angles(past, time, began)
+        began, moments, cache.clock = self._read(ids, cache.clock if past else None)
+        x, angles = self.embed(ids, moments), self.angles(past, moments.time, began)
         for block, layer in zip(self.decoder(), cache.layers, strict=True):
             x = block(x, angles, layer.memory, audible, layer, past)
         cache.length = now
         return self.next_logits(x)
 
-    def _read(self, ids: Tensor, state: ClockState | None) -> tuple[Tensor, Tensor, Tensor, ClockState]:
-        """Time before the first of ids (b, t), time and place after each, and where the clock then stands."""
+    def _read(self, ids: Tensor, state: ClockState | None) -> tuple[Tensor, Moments, ClockState]:
+        """Time before the first of ids (b, t), the moments after each, and where the clock then stands."""
         if state is None:
-            time, place, state = self.clock.read(ids)
-            return torch.zeros_like(time[:, 0]), time, place, state
-        began, times, places = state.time, [], []
+            now, state = self.clock.read(ids)
+            return torch.zeros_like(now.time[:, 0]), now, state
+        began, moments = state.time, []
         for column in ids.unbind(1):
             state = self.clock.advance(state, column)
-            times.append(state.time)
-            places.append(state.place)
-        return began, torch.stack(times, 1), torch.stack(places, 1), state
+            moments.append(state.moment)
+        return began, Moments(*(torch.stack(each, 1) for each in zip(*moments, strict=True))), state
 
     def angles(self, past: int | Tensor, time: Tensor, began: Tensor) -> Angles:
         """Rotary angles of tokens from index `past` on, with the times after them (b, t) and before the first (b,)."""
@@ -123,9 +127,10 @@ class PartbookModel(nn.Module):
             assert isinstance(block, Block), "blocks holds nothing else; ModuleList forgets types"
             yield block
 
-    def embed(self, ids: Tensor, place: Tensor) -> Tensor:
-        """What the first block reads, (b, t, d), of ids (b, t) and the places in the bar after them (b, t)."""
-        known = self.embedding(ids) + self.place(place.clamp(max=LONGEST_BAR))
+    def embed(self, ids: Tensor, now: Moments) -> Tensor:
+        """What the first block reads, (b, t, d), of ids (b, t) and the moments after them."""
+        known = self.embedding(ids) + self.place(now.place.clamp(max=LONGEST_BAR))
+        known = known + self.left(now.left.clamp(max=MOST_LEFT))
         x: Tensor = self.dropout(known * math.sqrt(self.config.width))
         return x
 

@@ -130,6 +130,10 @@ class Grammar:
         assert self._said.keys() <= _ASKED, "only a header's symbols can be asked for"
         self._place = _Place()
 
+    def within(self, bars: int) -> Grammar:
+        """The same rules for a piece that ends after so many bars at the latest."""
+        return Grammar(self._tokenizer, bars=bars, gaps=self._gaps, said=tuple(self._said.values()))
+
     def copy(self) -> Grammar:
         """The same place, to go on from separately."""
         other = Grammar(self._tokenizer, bars=self._most, gaps=self._gaps, said=tuple(self._said.values()))

@@ -23,6 +23,7 @@ from partbook.errors import ScoreError
 from partbook.music.notes import Notes
 from partbook.music.quantised import TICKS_PER_QUARTER, Quantised, quantised, scored
 from partbook.music.vocabulary import (
+    BARS_LEFT,
     FIRST_MERGEABLE,
     HIGHEST_PITCH,
     KINDS,
@@ -199,8 +200,9 @@ class Tokenizer:
     def header_at(self, ids: NDArray[np.int16], index: int) -> list[int]:
         """What stands in front of a window of a piece's ids that begins at `index`, a bar: CUT, then the header.
 
-        Metre and tempo are those in force there; bars left are fewer by those gone by. At 0: nothing but BOS, since
-        a piece's ids have their own header.
+        Metre and tempo are those in force there; bars left are fewer by those gone by, and not said where the
+        vocabulary has no such number, since a model counts them down. At 0: nothing but BOS, since a piece's ids have
+        their own header.
         """
         if index == 0:
             return [self.bos]
@@ -219,8 +221,9 @@ class Tokenizer:
             if kind in said:
                 result.append(said[kind])
             elif kind == "Bars":
-                left = int(SYMBOLS[symbol].partition("_")[2]) - int((starts < index).sum())
-                result.append(bars_left_number(left))
+                left = max(int(SYMBOLS[symbol].partition("_")[2]) - int((starts < index).sum()), 1)
+                if left in BARS_LEFT:
+                    result.append(bars_left_number(left))
             elif symbol not in result:
                 result.append(symbol)
         return result

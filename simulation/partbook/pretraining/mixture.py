@@ -31,6 +31,7 @@ from partbook.music.mel import BANDS, FRAMES_PER_SECOND, MEMORY_FRAMES, memory_b
 from partbook.music.quantised import Quantised
 from partbook.music.tokens import Header, Tokenizer, bars_of, symbols_of
 from partbook.music.vocabulary import (
+    BARS_LEFT,
     DENSITIES,
     LONGEST_GAP,
     NOTE_NAMES,
@@ -57,7 +58,7 @@ SAID: Final = {
     "key": 0.25,
     "density": 0.15,
     "polyphony": 0.15,
-    "bars": 0.6,
+    "bars": 0.8,  # where the vocabulary has the very number, so that it may be counted down
 }  # how often a header says what
 HEARING: Final = 1.0  # weight of a window's hearing loss beside a token's nats
 SHORT: Final = (128, 384)  # positions of windows that follow on from sound: later ones know the music by its notes
@@ -261,7 +262,7 @@ def header_of(music: Quantised, hand: Hand, genre: str | None, bars_left: int, r
         key=key_name(music) if says["key"] and len(music.pitch) else None,
         density=density(music) if says["density"] else None,
         polyphony=polyphony(music) if says["polyphony"] and len(music.pitch) else None,
-        bars=bars_left if says["bars"] else None,
+        bars=bars_left if says["bars"] and bars_left in BARS_LEFT else None,
     )
 
 

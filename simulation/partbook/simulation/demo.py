@@ -55,7 +55,7 @@ from partbook.simulation.results import (
 from partbook.simulation.scoring import Losses
 from partbook.simulation.three_pieces import PIECES, three_pieces
 from partbook.study.human import mixed
-from partbook.study.subjects import openings
+from partbook.study.plans import openings
 from partbook.threads import one_thread_within
 from partbook.vault.ingest import Workers, ingest
 from partbook.vault.store import Vault
@@ -272,7 +272,7 @@ class Demo:
                     model,
                     options.evaluated,
                     seed=options.seed,
-                    prompts=openings(human.styles, options.evaluated, seed=options.seed),
+                    prompts=openings(library, human.styles, options.evaluated, seed=options.seed),
                     on_piece=lambda count: watch.step(f"piece {count}"),
                 )
             return brief(

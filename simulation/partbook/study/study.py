@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from partbook.corpus.library import Library
 from partbook.errors import InputError
@@ -23,6 +24,7 @@ from partbook.model.checkpoint import BASE
 from partbook.simulation.results import machine_facts
 from partbook.study import subjects
 from partbook.study.human import STYLES, Works, mixed, readings
+from partbook.study.plans import openings
 from partbook.study.subjects import HUMAN, RANDOM, SCALE, SHUFFLED, Named
 
 if TYPE_CHECKING:
@@ -90,6 +92,7 @@ class Study:
         """
         self._options, self._watch = options, watcher
         self._notes: list[str] = []
+        self._openings: list[NDArray[np.int16]] = []
         self._files: dict[Path, bytes] = {}  # of the galleries, written when all is done
         if not options.names:
             raise InputError("There is nothing to evaluate; name a model or a folder.")
@@ -131,6 +134,8 @@ class Study:
         styles = self._styles(works, measured)
         ears = self._ears(measured)
         held_out = self._held_out(library)
+        if any(one.model is not None for one in self._named):
+            self._openings = openings(library, works.styles, options.pieces, seed=options.seed)
         found = [
             self._subject(number, one, works, reference, others, styles, ears, held_out)
             for number, one in enumerate(self._named, start=1)
@@ -264,7 +269,7 @@ class Study:
                 one.model,
                 options.pieces,
                 seed=options.seed,
-                prompts=subjects.openings(works.styles, options.pieces, seed=options.seed),
+                prompts=self._openings,
                 on_piece=lambda _: watch.step("a piece"),
             )
         assert one.folder is not None, "what is neither a word nor a model is a folder"

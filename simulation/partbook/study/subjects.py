@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-import numpy as np
-from numpy.typing import NDArray
 from symusic.core import ScoreTick
 
 from partbook.errors import InputError, ScoreError
@@ -24,7 +22,6 @@ from partbook.evaluation.results import Kind
 from partbook.model.checkpoint import BASE
 from partbook.music.quantised import quantised
 from partbook.music.tokens import Header, Tokenizer
-from partbook.music.vocabulary import NUMBER
 from partbook.pretraining.pieces import GENRES
 from partbook.study.human import Works
 
@@ -101,24 +98,6 @@ def _is_generator(model: LanguageModel) -> bool:
     from partbook.evaluation.language_model import Transformer
 
     return isinstance(model, Transformer)
-
-
-def openings(styles: Sequence[str], count: int, *, seed: int) -> list[NDArray[np.int16]]:
-    """What `count` free pieces begin with: that they are scores, and of a genre, as often as human works are of it.
-
-    Args:
-        styles: the collections of the human works that pieces are held against.
-        count: pieces.
-        seed: of the draw.
-    """
-    random = np.random.Generator(np.random.Philox(seed))
-    genres = [GENRES.get(style) for style in styles] or [None]
-    drawn = [genres[place] for place in random.integers(len(genres), size=count)]
-    return [np.array(_score_of(genre), dtype=np.int16) for genre in drawn]
-
-
-def _score_of(genre: str | None) -> list[int]:
-    return [NUMBER["Hand_score"], *(() if genre is None else (NUMBER[f"Genre_{genre}"],))]
 
 
 def to_go_on_from(works: Works, count: int) -> list[tuple[Reading, str]]:
