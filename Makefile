@@ -10,7 +10,7 @@ export FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION = 1
 # Where a machine forbids bytecode, each process of a federation would compile torch and Flower anew: twice the start.
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: demo test test-fast test-long lint format wheel check-wheel base samples seeds bundle demo-processes soak bench bench-ingest bench-generation bench-startup bench-fresh bench-secagg bench-dp bench-noise bench-accounting bench-utility bench-audit bench-company bench-contention bench-scale bench-thousand bench-large bench-processes bench-recovery bench-devices bench-engines bench-memory bench-yardstick bench-notation bench-training bench-ablation clean
+.PHONY: demo test test-fast test-long lint format wheel check-wheel base samples seeds bundle demo-processes soak bench bench-ingest bench-generation bench-startup bench-fresh bench-secagg bench-dp bench-noise bench-accounting bench-utility study-base bench-audit bench-company bench-contention bench-scale bench-thousand bench-large bench-processes bench-recovery bench-devices bench-engines bench-memory bench-yardstick bench-notation bench-training bench-ablation clean
 
 demo: $(READY)  ## four labels, one generator: everything, on real audio
 	$(BIN)/partbook demo
@@ -72,6 +72,10 @@ bench: bench-ingest bench-generation bench-startup bench-secagg bench-dp bench-n
 
 bench-ingest bench-generation bench-startup bench-fresh bench-secagg bench-dp bench-noise bench-accounting bench-audit bench-company bench-contention bench-scale bench-thousand bench-processes bench-recovery bench-devices bench-engines bench-yardstick: bench-%: $(READY)  ## claims, measured against their peers or limits
 	$(BIN)/python -m benchmarks.$*
+
+STUDY_COLLECTIONS := bach monteverdi openscore-lieder openscore-quartets
+study-base: $(READY)  ## the base of bench-utility, which knows no dance tune and no pop song: an hour of a core, once (DATA=folder)
+	$(BIN)/partbook base train --data $(DATA) $(STUDY_COLLECTIONS:%=--collection %) --tokenizer common/partbook/model/base/tokenizer.json --works 75 --tokens 6500000 --state .cache/study-state --out .cache/study-base
 
 bench-utility bench-notation: bench-%: $(READY)  ## what rounds teach of styles that the base never saw; whether heard notes are written rightly (DATA=folder)
 	$(BIN)/python -m benchmarks.$* $(if $(DATA),--data $(DATA))

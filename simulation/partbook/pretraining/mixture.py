@@ -6,7 +6,8 @@ them at a piece's first; its header says hand, metre, tempo and instrument, and 
 that little is padding.
 
 Three kinds are mixed: scores; heard music; and heard music that follows on from its own sound, with nothing but the
-sound before it. All of them in any key: the bands of the sound's mel move with the notes, lest a few hundred works in
+sound before it: its header says what it must (hand, metre, tempo, instrument), so that the key, for one, has to be
+heard. All of them in any key: the bands of the sound's mel move with the notes, lest a few hundred works in
 their own keys teach that a key means a work. In some windows of scores a few bars are left out, to be filled in at the
 end.
 """
@@ -45,8 +46,8 @@ from partbook.music.windows import Windows
 from partbook.pretraining.mel_key import transposed
 
 KEYS: Final = range(-5, 7)  # semitones: every key once
-HEARD: Final = 0.25  # share of windows that are heard music
-SOUNDING: Final = 0.7  # share of those that follow on from their sound
+HEARD: Final = 0.3  # share of windows that are heard music
+SOUNDING: Final = 0.75  # share of those that follow on from their sound
 GAPPED: Final = 0.06  # share of windows of scores with a gap
 CHARTED: Final = 0.08  # share of windows of scores with their chords
 WHOLE: Final = 0.5  # share of windows that begin with the piece
@@ -61,7 +62,7 @@ SAID: Final = {
     "bars": 0.8,  # where the vocabulary has the very number, so that it may be counted down
 }  # how often a header says what
 HEARING: Final = 1.0  # weight of a window's hearing loss beside a token's nats
-SHORT: Final = (128, 384)  # positions of windows that follow on from sound: later ones know the music by its notes
+SHORT: Final = (128, 128, 384)  # positions of windows that follow on from sound: later ones know the music by its notes
 MICRO: Final = 2048  # positions of a micro-batch, padding included, if more than one window: what a core's cache holds
 HALF: Final = 0.7  # share of windows of at most half the context, which cost less a token
 _TOKENS_A_NOTE: Final = 1.0  # at least: how many notes are written down before a window is cut to its length
@@ -185,7 +186,7 @@ class Mixture:
                 key = int(random.choice(KEYS))
                 music, sound = piece.music.transposed(key), memory_before(piece.mel, second)
                 length = min(int(random.choice(SHORT)), self._context)
-                ids = self._window(piece, music, random, length, first=bar)
+                ids = self._window(piece, music, random, length, first=bar, says=False)
                 assert sound is not None
                 return Row(ids, transposed(sound, key), sounding(music, piece.bar_seconds, second))
         music = piece.music.transposed(int(random.choice(KEYS)))
@@ -203,8 +204,13 @@ class Mixture:
         *,
         first: int | None = None,
         gap: bool = False,
+        says: bool = True,
     ) -> NDArray[np.int16]:
-        """One window's ids, at most `length` + 1 of them, in whole bars but for a bar that is longer than a window."""
+        """One window's ids, at most `length` + 1 of them, in whole bars but for a bar that is longer than a window.
+
+        From bar `first`, or one that is drawn; with a gap or without; `says`: whether its header may say what it need
+        not.
+        """
         tokenizer, bars = self._tokenizer, len(music)
         if first is None:
             first = 0 if random.random() < WHOLE else int(random.integers(bars))
@@ -213,7 +219,7 @@ class Mixture:
         fitting = np.searchsorted(edges, edges[first] + length / _TOKENS_A_NOTE, side="right") - 1
         last = int(min(max(fitting, first + 1), first + length, bars))
         part = music.cut(first, last)
-        header = header_of(part, piece.hand, piece.genre, bars - first, random)
+        header = header_of(part, piece.hand, piece.genre, bars - first, random) if says else Header(piece.hand)
         start = tokenizer.bos if first == 0 else tokenizer.cut
         steady = len(set(part.metres)) == 1 and len(set(part.tempi)) == 1  # else a gap might swallow a change
         if gap and len(part) >= 4 and steady:
