@@ -251,3 +251,10 @@ def test_the_midi_parser_reads_back_what_was_written(generator):
     assert max(found) == PlayedNote(
         *(getattr(max(expected), f) for f in ("onset", "pitch", "program", "duration", "velocity"))
     )
+
+
+@pytest.mark.parametrize(("before", "bars", "said"), [(0, 17, 17), (4, 12, 16), (5, 12, None), (30, 16, None)])
+def test_bars_after_a_prompt_are_said_where_the_vocabulary_can_say_all_of_them(
+    before: int, bars: int, said: int | None
+) -> None:
+    assert PieceRequest(1, bars=bars).header(before=before).bars == said

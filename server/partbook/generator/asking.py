@@ -14,6 +14,7 @@ from partbook.errors import GenerationError
 from partbook.model.sampling import TOP_P, Sampling
 from partbook.music.tokens import Header
 from partbook.music.vocabulary import (
+    BARS_LEFT,
     DENSITIES,
     GENRES,
     HANDS,
@@ -78,8 +79,10 @@ class PieceRequest:
         repetition_window: tokens, at least 1.
         beam_width: 1 to 16 searches the likeliest piece with so many beams and draws nothing, so that the seed and all
             that shapes a draw are not looked at; 0 draws.
-        bars: of new music; the model plans for so many and ends after them at the latest. A search ends a piece only
-            where they are given: the likeliest piece of any length is a very short one.
+        bars: of new music; the piece ends after so many at the latest. The model counts them down: of a new piece as
+            many as the vocabulary can say (1 to 16, 20, 24, 28, 32, 40, …), after a prompt where it can say how many
+            there are with the prompt's. A search ends a piece only where they are given: the likeliest piece of any
+            length is a very short one.
         genre, key: as in `partbook.music.vocabulary`'s GENRES and KEYS.
         metre: one of METRES; not with a prompt, which has its own. Nor have the next two a place beside one.
         tempo: quarter notes a minute at the beginning, 30 to 285.
@@ -152,13 +155,16 @@ class PieceRequest:
 
     def header(self, *, before: int = 0) -> Header:
         """What the piece's header says beside metre, tempo and programs; `before` bars are given."""
+        bars = None if self.bars is None else before + self.bars
+        if before and bars not in BARS_LEFT:
+            bars = None  # the number below would end the piece bars too early
         return Header(
             hand=self.hand,
             genre=self.genre,
             key=self.key,
             density=None if self.density is None else class_of(self.density, DENSITIES),
             polyphony=None if self.polyphony is None else class_of(self.polyphony, POLYPHONIES),
-            bars=None if self.bars is None else before + self.bars,
+            bars=bars,
         )
 
     def asked(self) -> list[int]:
