@@ -12,6 +12,7 @@ from partbook.model.sampling import Sampling
 from partbook.model.transformer import PartbookModel
 from partbook.music.mel import BANDS, MEMORY_FRAMES
 from partbook.music.tokens import Tokenizer
+from partbook.music.vocabulary import NUMBER
 
 NOTHING = np.zeros(0, np.int16)
 
@@ -159,3 +160,16 @@ def test_a_prefix_without_a_place_for_the_music_is_refused(model, tiny_tokenizer
     for front in ([], [tiny_tokenizer.bos] * model.config.context):
         with pytest.raises(GenerationError, match="prefix"):
             Writer(model, tiny_tokenizer, None, prompt, lambda _, front=front: front)
+
+
+def test_a_window_inside_a_planned_piece_begins_where_its_header_can_say_how_many_bars_are_left() -> None:
+    tokenizer = Tokenizer()
+    header = [NUMBER[name] for name in ("Hand_score", "Metre_4/4", "Tempo_20", "Bars_64", "Program_0")]
+    bar = [NUMBER[name] for name in ("Bar", "Pitch_60", "Length_12", "Step_12", "Pitch_62", "Length_12")]
+    left = set()
+    for bars in range(44, 64):
+        front, tail = window([*header, *bar * bars], 256, tokenizer)
+        (said,) = [name for name in tokenizer.names(front) if name.startswith("Bars_")]
+        assert said == f"Bars_{64 - bars + len(tail) // len(bar)}"
+        left.add(said)
+    assert len(left) > 3

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -126,6 +127,16 @@ def test_a_window_inside_a_piece_says_what_holds_there(tokenizer: Tokenizer) -> 
         "Density_2", "Polyphony_1", "Bars_5", "Program_4",
     ]  # fmt: skip
     assert "Metre_4/4" in tokenizer.names(tokenizer.header_at(ids, int(starts[1])))
+
+
+def test_bars_left_are_not_said_inside_a_piece_where_there_is_no_such_number(tokenizer: Tokenizer) -> None:
+    ids = tokenizer.write(quantised(LINE), replace(FULL, bars=20))
+    starts = tokenizer.bar_starts(ids)
+    said = [
+        [name for name in tokenizer.names(tokenizer.header_at(ids, int(starts[gone]))) if name.startswith("Bars_")]
+        for gone in (1, 3, 4)
+    ]
+    assert said == [[], [], ["Bars_16"]]
 
 
 @given(q=music(), data=st.data())
